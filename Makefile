@@ -1,0 +1,91 @@
+# Every target installs what it needs by itself, into .venv. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+PACKAGES := server clients/python/tidings clients/terminal tools tests
+
+##@ Use
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Run the server with demo people, conversations and tokens (ARGS="--help" tells more)
+	@tools/setup.sh run
+	exec $(BIN)/tidings-server serve --demo $(ARGS)
+
+##@ Develop
+.PHONY: setup
+setup: ## Make .venv with everything to develop and test
+	@tools/setup.sh dev
+
+.PHONY: test
+test: check ## Check everything, then run every test
+	$(PYTHON) -m pytest $(ARGS)
+
+.PHONY: check
+check: lint types imports proto ## Lint, types, imports between layers, the contract and its generated code
+
+.PHONY: lint
+lint: setup ## Style and mistakes (ruff)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.PHONY: types
+types: setup ## Types (mypy, strict)
+	$(BIN)/mypy
+	$(BIN)/mypy clients/python/tests
+
+.PHONY: imports
+imports: setup ## Imports between layers (import-linter)
+	$(BIN)/lint-imports
+
+.PHONY: proto
+proto: setup ## The contract: lint, breaking changes, drift of generated code (buf)
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	tools/generate.sh --check
+
+.PHONY: format
+format: setup ## Format code and contract in place
+	$(BIN)/ruff check --fix-only --exit-zero
+	$(BIN)/ruff format
+	$(BIN)/buf format --write
+
+.PHONY: generate
+generate: setup ## Generate code from proto/ and update its baseline
+	tools/generate.sh
+
+.PHONY: proto-baseline
+proto-baseline: setup ## Generate, and accept a change that breaks clients
+	tools/generate.sh --accept
+
+.PHONY: requirements
+requirements: setup ## Lock the dependencies again (ARGS="--upgrade" for newer ones)
+	tools/lock.sh $(ARGS)
+	@tools/setup.sh dev
+
+##@ Measure
+SEEDS ?= 500
+
+.PHONY: simulate
+simulate: setup ## Simulate SEEDS=n worlds of faults and check every invariant
+	$(PYTHON) -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+.PHONY: bench
+bench: setup ## Measure server CPU per message and delivery beside a pass-through server
+	$(PYTHON) -m tools.bench $(ARGS)
+
+.PHONY: replay
+replay: setup ## Replay real conversations with many devices and verify every one of them
+	$(PYTHON) -m tools.replay $(ARGS)
+
+##@ Tidy
+.PHONY: clean
+clean: ## Remove .venv and what builds and tests left
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Messages and gRPC stubs of `tidings.v1`, generated from `proto/` by `make generate`."""

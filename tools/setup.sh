@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Makes .venv with the locked requirements and both local distributions; does nothing when nothing changed.
+#
+# usage: tools/setup.sh [run|dev]    run: what the server and terminal client need; dev (default): also tests and tools
+#
+# Needs Python 3.11 or newer. On Debian and Ubuntu a missing python3 or python3-venv is installed through apt-get.
+# PYTHON=/path/to/python chooses the interpreter.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+profile=${1:-dev}
+case $profile in
+  run | dev) ;;
+  *) echo "usage: tools/setup.sh [run|dev]" >&2 && exit 2 ;;
+esac
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() { say "$*" && exit 1; }
+
+mkdir -p .venv
+exec 9>.venv/.setup-lock
+flock 9
+
+# An environment once made for development stays one.
+[ "$profile" = run ] && [ -e .venv/.setup-dev ] && profile=dev
+locked=requirements/$profile.txt
+stamp=.venv/.setup-$profile
+state=$(pwd && sha256sum tools/setup.sh requirements/bootstrap.txt "$locked" pyproject.toml clients/python/pyproject.toml)
+[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ] && [ -x .venv/bin/python ] && exit 0
+
+# Prints the real path of the first Python >= 3.11 (behind a shim, say); with an argument, one that can also make
+# environments.
+find_python() {
+  local need="import sys; assert sys.version_info >= (3, 11)" name
+  [ $# -eq 0 ] || need="$need; import ensurepip, venv"
+  for name in ${PYTHON:-python3.11 python3 python3.12 python3.13 python3.14 /usr/bin/python3}; do
+    "$name" -c "$need; print(sys._base_executable)" 2>/dev/null && return 0
+  done
+  return 1
+}
+
+install_debian() {
+  command -v apt-get >/dev/null || fail "Python 3.11 or newer with its venv module is needed; install it and try again"
+  local as_root=
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || fail "please install as root: apt-get install $*"
+    as_root=sudo
+  fi
+  say "installing $* through apt-get"
+  $as_root apt-get update -qq >&2
+  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >&2
+}
+
+if ! .venv/bin/python -c 'import pip, sys; assert sys.version_info >= (3, 11)' 2>/dev/null; then
+  python=$(find_python venv) || {
+    found=$(find_python) || found=
+    case $found in
+      "" | /usr/bin/*) install_debian python3 python3-venv ;;
+      *) fail "$found has no venv module: choose another with PYTHON=/path/to/python" ;;
+    esac
+    PYTHON=${PYTHON:-/usr/bin/python3}
+    python=$(find_python venv) || fail "no Python 3.11 or newer found; name one with PYTHON=/path/to/python"
+  }
+  say "making .venv with $python"
+  # The lock is in .venv: its content is replaced, not the folder.
+  find .venv -mindepth 1 -maxdepth 1 ! -name .setup-lock -exec rm -rf {} +
+  "$python" -m venv .venv
+fi
+
+say "installing $locked"
+rm -f "$stamp"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+  --requirement requirements/bootstrap.txt
+uv() { .venv/bin/uv --quiet --no-progress pip install --python .venv/bin/python "$@"; }
+uv --require-hashes --requirement "$locked"
+uv --no-deps --no-build-isolation --editable clients/python --editable .
+printf '%s\n' "$state" >"$stamp"
+say "done"
