@@ -1,0 +1,1 @@
+"""The Tidings chat server."""

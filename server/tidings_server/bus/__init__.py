@@ -1,0 +1,1 @@
+"""The bus: the port (`base`) and its implementations."""

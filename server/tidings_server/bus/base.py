@@ -1,0 +1,64 @@
+"""The bus port: how a commit reaches the nodes that have receivers connected.
+
+Channels are named by logs. The bus is at-most-once: a publication may be lost, come late, twice, or out of order. Receivers see
+that by positions and read the log. A publication is never invented or altered.
+
+`subscribe` returns once everything published from then on will be handed on (unless it is lost): whoever reads heads after it
+misses nothing. When a connection to the bus was renewed, `on_resync` is called, since anything may have been lost before.
+
+Handlers are plain functions, called on the event loop, and must not raise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..core.pages import Page
+
+
+@dataclass(frozen=True, slots=True)
+class PagePublished:
+    """A page was committed to a log."""
+
+    log: str
+    page: Page
+
+
+@dataclass(frozen=True, slots=True)
+class NoticePublished:
+    """Something that is not kept: `frame` is one or more joined `events` elements for the members of a log who are connected."""
+
+    log: str
+    frame: bytes
+
+
+Publication = PagePublished | NoticePublished
+
+
+class Bus(ABC):
+    """Carries publications between nodes. `on_publication` and `on_resync` are set by the composition root before `start`."""
+
+    on_publication: Callable[[Publication], None]
+    on_resync: Callable[[], None]
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Connects."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Lets go of everything."""
+
+    @abstractmethod
+    def publish(self, publication: Publication) -> None:
+        """Hands a publication to every node subscribed to its log, this one included. Never blocks, never raises."""
+
+    @abstractmethod
+    async def subscribe(self, logs: Iterable[str]) -> None:
+        """Subscribes this node to channels; returns when confirmed. Subscribing twice is subscribing once."""
+
+    @abstractmethod
+    def unsubscribe(self, logs: Iterable[str]) -> None:
+        """Ends subscriptions of this node."""

@@ -1,0 +1,121 @@
+"""Entries: the durable changes that logs are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ConversationKind(IntEnum):
+    """How a conversation is made and who may join. Numbers as in `tidings.v1.ConversationKind`."""
+
+    DIRECT = 1
+    GROUP = 2
+
+
+class Role(IntEnum):
+    """What a member may do. Numbers as in `tidings.v1.MemberRole`."""
+
+    MEMBER = 1
+    OWNER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class NewMember:
+    """A user who becomes a member."""
+
+    user_id: str
+    role: Role = Role.MEMBER
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePosted:
+    """A message. `content` is a serialised `tidings.v1.MessageContent`, kept as the sender made it."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationCreated:
+    """The first entry of a conversation."""
+
+    kind: ConversationKind
+    title: str
+    members: tuple[NewMember, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MembersAdded:
+    """Users became members."""
+
+    members: tuple[NewMember, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRemoved:
+    """A membership ended. It is the last entry of its page."""
+
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationJoined:
+    """Inbox: the user became a member at position `seq` of the conversation."""
+
+    conversation_id: str
+    kind: ConversationKind
+    title: str
+    seq: int
+    role: Role
+    peer_user_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationLeft:
+    """Inbox: the user's membership ended at position `seq` of the conversation."""
+
+    conversation_id: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownBody:
+    """A kind that this version does not know. Its log may be read, but not appended to."""
+
+
+Body = (
+    MessagePosted
+    | ConversationCreated
+    | MembersAdded
+    | MemberRemoved
+    | ConversationJoined
+    | ConversationLeft
+    | UnknownBody
+)
+
+STATE_BODIES = (
+    ConversationCreated,
+    MembersAdded,
+    MemberRemoved,
+    ConversationJoined,
+    ConversationLeft,
+    UnknownBody,
+)
+"""Kinds that change more than the count of messages: their pages are flagged and folded when a log is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change at one position.
+
+    `ordinal` is the number of messages up to and including this entry; `time_ms` is the page's stamp; `id` is a UUID in
+    lower-case text form, unique for (log, user_id).
+    """
+
+    log: str
+    seq: int
+    ordinal: int
+    id: str
+    user_id: str
+    time_ms: int
+    body: Body

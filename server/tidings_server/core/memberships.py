@@ -1,0 +1,92 @@
+"""Memberships: who is in a conversation, from where to where, and what of it they may see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .entries import Body, ConversationCreated, Entry, MemberRemoved, MembersAdded, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """One stay: positions `join_seq .. removed_seq`, both visible; `removed_seq` is 0 while it lasts.
+
+    `join_ordinal` is the number of messages before it.
+    """
+
+    join_seq: int
+    join_ordinal: int
+    removed_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A user's stays in a conversation, oldest first, folded up to position `as_of`."""
+
+    user_id: str
+    role: Role
+    as_of: int
+    intervals: tuple[Interval, ...]
+
+    @property
+    def current(self) -> bool:
+        """Whether the user is a member now."""
+        return bool(self.intervals) and self.intervals[-1].removed_seq == 0
+
+    @property
+    def join_seq(self) -> int:
+        """Where the newest stay began."""
+        return self.intervals[-1].join_seq
+
+    @property
+    def last_visible(self) -> int | None:
+        """The last position that the user may see, or None while they are a member."""
+        return self.intervals[-1].removed_seq or None
+
+    def visible(self, seq: int) -> bool:
+        """Whether the user may see the entry at a position."""
+        return any(
+            i.join_seq <= seq and (not i.removed_seq or seq <= i.removed_seq)
+            for i in self.intervals
+        )
+
+    def ranges(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The visible parts of the positions `first .. last`, ascending."""
+        parts = []
+        for i in self.intervals:
+            low, high = max(first, i.join_seq), min(last, i.removed_seq or last)
+            if low <= high:
+                parts.append((low, high))
+        return parts
+
+
+def affected_users(body: Body) -> list[str]:
+    """The users whose membership an entry changes."""
+    match body:
+        case ConversationCreated(members=members) | MembersAdded(members=members):
+            return [m.user_id for m in members]
+        case MemberRemoved(user_id=user_id):
+            return [user_id]
+    return []
+
+
+def fold_membership(before: Membership | None, entry: Entry, user_id: str) -> Membership | None:
+    """A user's membership after an entry. Folding an entry again, or an older one, changes nothing."""
+    if before is not None and before.as_of >= entry.seq:
+        return before
+    match entry.body:
+        case ConversationCreated(members=members) | MembersAdded(members=members):
+            role = next((m.role for m in members if m.user_id == user_id), None)
+            if role is None:
+                return before
+            if before is not None and before.current:
+                return replace(before, as_of=entry.seq)
+            stay = Interval(entry.seq, entry.ordinal)
+            stays = before.intervals if before is not None else ()
+            return Membership(user_id, role, entry.seq, (*stays, stay))
+        case MemberRemoved(user_id=removed):
+            if removed != user_id or before is None or not before.current:
+                return before
+            ended = replace(before.intervals[-1], removed_seq=entry.seq)
+            return replace(before, as_of=entry.seq, intervals=(*before.intervals[:-1], ended))
+    return before

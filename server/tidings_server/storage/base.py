@@ -1,0 +1,286 @@
+"""The storage port: what the server asks of a store, as a contract that every implementation keeps.
+
+Logs
+----
+A log is named by a string: a conversation id, or "inbox:" and a user id. Its entries lie in pages without gaps from position 1.
+The *head* of a log describes its newest position. A log without pages has no head.
+
+`append` is the only way to write pages, and is conditional: it is applied exactly when the log's newest position is
+`expected_head`. It is atomic and, once `APPLIED` is answered, durable: it survives a crash of the process and of the machine.
+Its answers:
+
+- `APPLIED`: the page is there, and durable. Given for the first answer only; nothing is said of who else appended before.
+- `Conflict(head)`: the newest position was another one, `head`; nothing was written. An identical append (same `commit_id`)
+  that was answered `UNKNOWN` before may be the cause: compare the `commit_id` of the page at `expected_head + 1`.
+- `UNKNOWN`: it may have been applied, may not have been, or may be applied later. Only sending the identical append again
+  until the answer is definite tells.
+- `StoreUnavailable` (raised): not applied, and never will be.
+
+Everything else (`put_*`) is an upsert that may be repeated: each row has a rule that makes the result independent of order and
+repetition ("the larger wins"). When a `put_*` returns, its rows are durable; when it raises `StoreUnavailable`, they may or may
+not be written, and the caller repeats it or lets it be.
+
+Reads see everything that was answered before they were called. They may raise `StoreUnavailable`.
+
+Cancellation of an awaiting caller never undoes a write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from ..core.memberships import Membership
+from ..core.pages import BUCKET_SIZE, ID_BYTES, Page, bucket_of
+
+
+class StoreUnavailable(Exception):
+    """The store can't be used now. The cause is for the log, never for a client."""
+
+
+class StoreCorrupt(Exception):
+    """What is stored contradicts itself, or is of a newer version. Nobody should write to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest position of a log.
+
+    `last_seq`, `ordinal`, `stamp`, `commit_id` are those of its newest page. `pending` are the positions of changes whose
+    effects outside the log are not yet known to be written, ascending.
+    """
+
+    last_seq: int
+    ordinal: int
+    stamp: int
+    commit_id: bytes
+    pending: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """A conditional append.
+
+    The page begins at `expected_head + 1` and lies in one bucket. `pending` becomes the head's. `snapshot` is the state of the
+    log at `expected_head` (opaque bytes) and is given exactly when the page is the first of its bucket.
+    """
+
+    log: str
+    expected_head: int
+    page: Page
+    pending: tuple[int, ...] = ()
+    snapshot: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The append was refused: the newest position is `head`."""
+
+    head: int
+
+
+class Answer(Enum):
+    """The other answers to an append."""
+
+    APPLIED = "applied"
+    UNKNOWN = "unknown"
+
+
+APPLIED = Answer.APPLIED
+UNKNOWN = Answer.UNKNOWN
+Outcome = Answer | Conflict
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of a log after `seq` entries, as opaque bytes."""
+
+    seq: int
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PageIds:
+    """The ids of one page: `ids` are `count` times 16 bytes."""
+
+    first_seq: int
+    stamp: int
+    ids: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CursorRow:
+    """How far a device has applied a log."""
+
+    user_id: str
+    device_id: str
+    log: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """How far a member has got and read a conversation. `read_ordinal` is the ordinal at `read_seq`."""
+
+    log: str
+    user_id: str
+    delivered_seq: int = 0
+    read_seq: int = 0
+    read_ordinal: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceRow:
+    """What is kept of a user's presence.
+
+    `last_seen_ms` (0: never) is when a device was last connected; the larger wins. `status_ms` is when the status was set;
+    the status with the larger one wins, and 0 leaves the stored status alone.
+    """
+
+    user_id: str
+    last_seen_ms: int = 0
+    status_ms: int = 0
+    availability: int = 0
+    status_text: str = ""
+
+
+class Store(ABC):
+    """A store of logs, memberships, registers and presence. One instance serves one event loop."""
+
+    @property
+    @abstractmethod
+    def incarnation(self) -> str:
+        """A name for the history in this store: another one after a restore from a backup. Known once `open` returned."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Makes the store usable, bringing its schema up to date.
+
+        Raises StoreUnavailable when it can't be reached or another process holds it, StoreCorrupt when it can't be trusted.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finishes what was begun and lets go of everything. Further calls raise StoreUnavailable. May be called twice."""
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Returns when the store can be written to now; raises StoreUnavailable with the reason when it can't."""
+
+    # Logs
+
+    @abstractmethod
+    def append(self, request: Append) -> asyncio.Future[Outcome]:
+        """Appends a page, as said above. A plain function that returns a future, so that the hot path needs no task.
+
+        Raises ValueError (at once) when the request breaks its own rules. Appends to different logs are independent; the caller
+        has at most one for a log under way.
+        """
+
+    @abstractmethod
+    async def heads(self, logs: Sequence[str]) -> dict[str, Head]:
+        """The heads of the logs that have one."""
+
+    @abstractmethod
+    async def snapshot(self, log: str) -> Snapshot | None:
+        """The newest snapshot of a log, or None when it has no pages. Its `seq` is a multiple of the bucket size."""
+
+    @abstractmethod
+    async def read(self, log: str, after: int, *, max_bytes: int, upto: int | None = None) -> list[Page]:
+        """The pages that hold positions after `after` and up to `upto` (default: the head), ascending and without gaps.
+
+        The first may begin before `after + 1` and the last may end after `upto`. Stops once the bodies exceed `max_bytes`, but
+        gives at least one page if there is any.
+        """
+
+    @abstractmethod
+    async def read_back(self, log: str, before: int, *, max_bytes: int) -> list[Page]:
+        """The pages that hold positions before `before`, descending and without gaps; the first may end at or after it.
+
+        Stops once the bodies exceed `max_bytes`, but gives at least one page if there is any.
+        """
+
+    @abstractmethod
+    async def read_flagged(self, log: str, after: int, flag: int, *, limit: int) -> list[Page]:
+        """The first `limit` pages that begin after `after` and have a bit of `flag` set, ascending."""
+
+    @abstractmethod
+    async def read_ids(self, log: str, *, before: int, min_stamp: int, max_pages: int) -> list[PageIds]:
+        """The ids of the newest `max_pages` pages that begin before `before` and have a stamp of at least `min_stamp`,
+        descending. Cheap: bodies are not read."""
+
+    # Memberships
+
+    @abstractmethod
+    async def put_memberships(self, log: str, rows: Sequence[Membership]) -> None:
+        """Writes memberships of a conversation. For each user the row with the larger `as_of` wins."""
+
+    @abstractmethod
+    async def memberships(self, log: str, users: Sequence[str]) -> dict[str, Membership]:
+        """The rows of these users in a conversation; those without one are left out."""
+
+    @abstractmethod
+    async def memberships_of(self, user_id: str, logs: Sequence[str]) -> dict[str, Membership]:
+        """The rows of a user in these conversations; those without one are left out."""
+
+    @abstractmethod
+    async def list_memberships(self, log: str, *, after_user: str, limit: int) -> list[Membership]:
+        """The first `limit` rows of *current* members whose user id is greater than `after_user` (in code point order)."""
+
+    @abstractmethod
+    async def put_user_logs(self, log: str, users: Iterable[str]) -> None:
+        """Notes that these users may be, or become, members of a conversation: a superset, which the log decides."""
+
+    @abstractmethod
+    async def user_logs(self, user_id: str) -> list[str]:
+        """The conversations noted for a user, in no order."""
+
+    # Registers
+
+    @abstractmethod
+    async def put_cursors(self, rows: Sequence[CursorRow]) -> None:
+        """Moves cursors. For each (user, device, log) the larger `seq` wins."""
+
+    @abstractmethod
+    async def cursors(self, user_id: str, device_id: str) -> dict[str, int]:
+        """The cursors of a device: log to position."""
+
+    @abstractmethod
+    async def put_receipts(self, rows: Sequence[Receipt]) -> None:
+        """Moves receipts. For each (log, user) the larger `delivered_seq` wins, and the larger `read_seq` with its ordinal."""
+
+    @abstractmethod
+    async def receipts_of(self, user_id: str, logs: Sequence[str]) -> dict[str, Receipt]:
+        """The receipts of a user in these conversations; those without one are left out."""
+
+    @abstractmethod
+    async def list_receipts(self, log: str, *, after_user: str, limit: int) -> list[Receipt]:
+        """The first `limit` receipts in a conversation whose user id is greater than `after_user` (in code point order)."""
+
+    # Presence
+
+    @abstractmethod
+    async def put_presence(self, rows: Sequence[PresenceRow]) -> None:
+        """Writes presence by the rules of `PresenceRow`."""
+
+    @abstractmethod
+    async def presence(self, users: Sequence[str]) -> dict[str, PresenceRow]:
+        """What is kept of these users; those without a row are left out."""
+
+
+def validate(request: Append) -> None:
+    """Raises ValueError when an append breaks the rules that hold whatever the store contains."""
+    page = request.page
+    if page.count < 1 or page.first_seq != request.expected_head + 1:
+        raise ValueError("a page begins right after the expected head and holds an entry at least")
+    if bucket_of(page.first_seq) != bucket_of(page.last_seq):
+        raise ValueError("a page lies in one bucket")
+    if len(page.ids) != page.count * ID_BYTES:
+        raise ValueError("a page has one id an entry")
+    if (request.snapshot is None) == (request.expected_head % BUCKET_SIZE == 0):
+        raise ValueError("a snapshot goes with the first page of a bucket, and only with it")
+    if page.rev != 0 or len(page.commit_id) != ID_BYTES:
+        raise ValueError("a new page has revision 0 and a commit id of 16 bytes")
