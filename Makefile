@@ -42,7 +42,7 @@ types: setup ## Types (mypy, strict)
 
 .PHONY: imports
 imports: setup ## Imports between layers (import-linter)
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 .PHONY: proto
 proto: setup ## The contract: lint, breaking changes, drift of generated code (buf)
