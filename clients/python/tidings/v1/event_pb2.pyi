@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from tidings.v1 import conversation_service_pb2 as _conversation_service_pb2
 from tidings.v1 import entry_pb2 as _entry_pb2
 from tidings.v1 import error_pb2 as _error_pb2
@@ -205,16 +207,57 @@ class HelloResult(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    REFUSED_CURSORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refused_cursors(self) -> _containers.RepeatedCompositeFieldContainer[Global___CursorRefusal]:
+        """The cursors of the hello that could not be taken. The session starts without them."""
+
     def __init__(
         self,
+        *,
+        refused_cursors: _abc.Iterable[Global___CursorRefusal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused_cursors", b"refused_cursors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HelloResult: _TypeAlias = HelloResult  # noqa: Y015
+
+@_typing.final
+class CursorRefusal(_message.Message):
+    """CursorRefusal tells why a cursor of a hello was not taken, and what holds instead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """The log that the cursor named."""
+    seq: _builtins.int
+    """The position that the session starts with instead; the client takes it for its own. 0 when the log is none of the user's:
+    the client forgets its cursor.
+    """
+    @_builtins.property
+    def error(self) -> _error_pb2.Error:
+        """Why: CONVERSATION_NOT_FOUND, POSITION_AHEAD or INVALID_FIELD, with the field that holds the cursor."""
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        error: _error_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "error", b"error", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CursorRefusal: _TypeAlias = CursorRefusal  # noqa: Y015
 
 @_typing.final
 class RefreshTokenResult(_message.Message):
