@@ -1,0 +1,1 @@
+"""Programs to develop, measure and check Tidings with."""
