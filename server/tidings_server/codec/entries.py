@@ -1,0 +1,146 @@
+"""Entries as bytes: each is encoded once, as one `events` element of a `ChatResponse`, for the store and the wire alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.message import DecodeError
+from tidings.v1 import chat_service_pb2, conversation_pb2, entry_pb2
+
+from ..core.entries import (
+    Body,
+    ConversationCreated,
+    ConversationJoined,
+    ConversationKind,
+    ConversationLeft,
+    Entry,
+    MemberRemoved,
+    MembersAdded,
+    MessagePosted,
+    NewMember,
+    Role,
+    UnknownBody,
+)
+from .wire import element, text, timestamp, varint
+
+
+class EntryEncoder:
+    """Encodes the entries of one page. What they share, the log and the time, is encoded once."""
+
+    __slots__ = ("_log", "_time")
+
+    def __init__(self, log: str, time_ms: int) -> None:
+        self._log = text(0x0A, log)
+        self._time = element(0x32, timestamp(time_ms))
+
+    def encode(self, seq: int, ordinal: int, change_id: str, user_id: str, body: Body) -> bytes:
+        """One entry. `change_id` is a UUID in text form."""
+        if type(body) is MessagePosted:
+            tail = b"\x42" + varint(len(body.content)) + body.content
+        else:
+            tail = _encode_body(body)
+        raw_user = user_id.encode()
+        entry = b"".join(
+            (
+                self._log,
+                b"\x10",
+                varint(seq),
+                b"\x18" + varint(ordinal) if ordinal else b"",
+                b"\x22\x24",
+                change_id.encode(),
+                b"\x2a",
+                varint(len(raw_user)),
+                raw_user,
+                self._time,
+                tail,
+            )
+        )
+        return element(0x0A, b"\x0a" + varint(len(entry)) + entry)
+
+
+def decode_entries(body: bytes) -> list[Entry]:
+    """The entries of a page, or of a part of one.
+
+    Raises ValueError when the bytes are no such thing.
+    """
+    try:
+        events = chat_service_pb2.ChatResponse.FromString(body).events
+    except DecodeError as problem:
+        raise ValueError("not the bytes of entries") from problem
+    return [_decode(e.entry) for e in events]
+
+
+def _encode_body(body: Body) -> bytes:
+    entry = entry_pb2.Entry()
+    match body:
+        case ConversationCreated(kind, title, members):
+            created = entry.conversation_created
+            created.kind = kind.value
+            created.title = title
+            for m in members:
+                created.members.add(user_id=m.user_id, role=m.role.value)
+        case MembersAdded(members):
+            for m in members:
+                entry.members_added.members.add(user_id=m.user_id, role=m.role.value)
+        case MemberRemoved(user_id):
+            entry.member_removed.user_id = user_id
+        case ConversationJoined():
+            joined = entry.conversation_joined
+            joined.conversation_id = body.conversation_id
+            joined.kind = body.kind.value
+            joined.title = body.title
+            joined.seq = body.seq
+            joined.role = body.role.value
+            joined.peer_user_id = body.peer_user_id
+        case ConversationLeft(conversation_id, seq):
+            entry.conversation_left.conversation_id = conversation_id
+            entry.conversation_left.seq = seq
+        case _:
+            raise TypeError(f"{type(body).__name__} can't be encoded")
+    return entry.SerializeToString()
+
+
+def _decode(entry: entry_pb2.Entry) -> Entry:
+    time = entry.create_time
+    return Entry(
+        entry.conversation_id,
+        entry.seq,
+        entry.ordinal,
+        entry.id,
+        entry.user_id,
+        time.seconds * 1000 + time.nanos // 1_000_000,
+        _decode_body(entry),
+    )
+
+
+def _decode_body(entry: entry_pb2.Entry) -> Body:
+    match entry.WhichOneof("body"):
+        case "message":
+            return MessagePosted(entry.message.SerializeToString())
+        case "conversation_created":
+            created = entry.conversation_created
+            return ConversationCreated(
+                ConversationKind(created.kind), created.title, _members(created.members)
+            )
+        case "members_added":
+            return MembersAdded(_members(entry.members_added.members))
+        case "member_removed":
+            return MemberRemoved(entry.member_removed.user_id)
+        case "conversation_joined":
+            j = entry.conversation_joined
+            return ConversationJoined(
+                j.conversation_id,
+                ConversationKind(j.kind),
+                j.title,
+                j.seq,
+                Role(j.role),
+                j.peer_user_id,
+            )
+        case "conversation_left":
+            left = entry.conversation_left
+            return ConversationLeft(left.conversation_id, left.seq)
+    return UnknownBody()
+
+
+def _members(members: Iterable[conversation_pb2.Member]) -> tuple[NewMember, ...]:
+    return tuple(NewMember(m.user_id, Role(m.role)) for m in members)

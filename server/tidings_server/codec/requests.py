@@ -1,0 +1,398 @@
+"""Requests as commands: every check that needs no state happens here, and names the field at fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+from tidings.v1 import (
+    chat_service_pb2,
+    conversation_pb2,
+    conversation_service_pb2,
+    message_pb2,
+    message_service_pb2,
+    presence_service_pb2,
+    receipt_service_pb2,
+)
+
+from ..core import commands as c
+from ..core.entries import ConversationKind, NewMember, Role
+from ..core.ids import id_bytes, inbox_log, is_conversation_id, is_inbox, user_id_problem, uuid7_time
+from ..core.limits import Limits
+from ..errors import DomainError, Reason, invalid
+
+MAX_COMMANDS_A_FRAME = 1000
+MAX_CURSORS = 10_000
+MAX_DEVICE_TEXT_BYTES = 128
+MAX_TITLE_BYTES = 256
+MAX_STATUS_BYTES = 256
+MAX_MEMBERS_A_CHANGE = 500
+MAX_USERS_A_LOOKUP = 500
+MAX_CONVERSATIONS_A_LOOKUP = 1000
+MAX_TOKEN_BYTES = 16 * 1024
+MAX_POSITION = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame from a device: commands with the client's numbers (or what was wrong with them), and acknowledged positions."""
+
+    commands: list[tuple[int, str, c.Command | DomainError]]
+    acks: list[tuple[str, int]]
+
+
+class RequestReader:
+    """Turns protobuf requests into commands."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._readers: dict[type[Message], Callable[[Any], c.Command]] = {
+            chat_service_pb2.Hello: self._hello,
+            message_pb2.SendMessageRequest: self._send,
+            receipt_service_pb2.MarkDeliveredRequest: self._mark_delivered,
+            receipt_service_pb2.MarkReadRequest: self._mark_read,
+            chat_service_pb2.RefreshToken: self._refresh_token,
+            conversation_service_pb2.CreateConversationRequest: self._create,
+            conversation_service_pb2.AddMembersRequest: self._add_members,
+            conversation_service_pb2.RemoveMemberRequest: self._remove_member,
+            conversation_service_pb2.LeaveConversationRequest: self._leave,
+            presence_service_pb2.SetStatusRequest: self._set_status,
+            conversation_service_pb2.GetConversationRequest: self._get_conversation,
+            conversation_service_pb2.ListConversationsRequest: self._list_conversations,
+            conversation_service_pb2.ListMembersRequest: self._list_members,
+            message_service_pb2.ListHistoryRequest: self._list_history,
+            message_service_pb2.GetMessageRequest: self._get_message,
+            receipt_service_pb2.ListReceiptsRequest: self._list_receipts,
+            receipt_service_pb2.GetUnreadRequest: self._get_unread,
+            presence_service_pb2.GetPresenceRequest: self._get_presence,
+        }
+
+    @property
+    def request_types(self) -> frozenset[type[Message]]:
+        """The requests that can be read."""
+        return frozenset(self._readers)
+
+    def read(self, request: Message) -> c.Command:
+        """The command of a request. Raises DomainError naming the field at fault."""
+        reader = self._readers.get(type(request))
+        if reader is None:
+            raise DomainError(Reason.UNKNOWN_FIELD, "This kind of request is not known here.")
+        if _has_unknown_fields(request):
+            raise _unknown_field(request)
+        return reader(request)
+
+    def read_frame(self, data: bytes) -> Frame:
+        """The commands and acknowledgements of a frame.
+
+        Raises DomainError when nothing of it can be taken: TOO_LARGE or MALFORMED_FRAME.
+        """
+        if len(data) > self._limits.max_frame_bytes:
+            raise DomainError(
+                Reason.TOO_LARGE,
+                f"A frame is at most {self._limits.max_frame_bytes} bytes; this one has {len(data)}.",
+            )
+        try:
+            request = chat_service_pb2.ChatRequest.FromString(data)
+        except DecodeError:
+            raise DomainError(
+                Reason.MALFORMED_FRAME, "The frame is no tidings.v1.ChatRequest."
+            ) from None
+        commands: list[tuple[int, str, c.Command | DomainError]] = []
+        count = 0
+        for command in request.commands:
+            count += 1
+            name = command.WhichOneof("command") or ""
+            taken: c.Command | DomainError
+            try:
+                if count > MAX_COMMANDS_A_FRAME:
+                    raise DomainError(
+                        Reason.TOO_LARGE,
+                        f"A frame has at most {MAX_COMMANDS_A_FRAME} commands.",
+                        field="commands",
+                    )
+                if _has_unknown_fields(command):
+                    raise _unknown_field(command)
+                if not name:
+                    raise DomainError(
+                        Reason.UNKNOWN_FIELD, "The command says nothing that is known here."
+                    )
+                body = getattr(command, name)
+                taken = self._readers[type(body)](body)
+            except DomainError as problem:
+                taken = problem
+            commands.append((command.command_id, name, taken))
+        return Frame(commands, [(a.conversation_id, a.seq) for a in request.acks])
+
+    # Session
+
+    def _hello(self, r: chat_service_pb2.Hello) -> c.Hello:
+        if len(r.cursors) > MAX_CURSORS:
+            raise DomainError(
+                Reason.TOO_LARGE, f"A hello has at most {MAX_CURSORS} cursors.", field="cursors"
+            )
+        _text("incarnation", r.incarnation, MAX_DEVICE_TEXT_BYTES)
+        _text("client", r.client, MAX_DEVICE_TEXT_BYTES)
+        limits = self._limits
+        if not 0 <= r.window <= 8192:
+            raise invalid("window", "must be between 1 and 8,192, or 0 for the default")
+        if not 0 <= r.catch_up_limit <= limits.catch_up_limit:
+            raise invalid(
+                "catch_up_limit", f"must be between 0 (default) and {limits.catch_up_limit:,}"
+            )
+        # What is wrong with single cursors is told in the hello's result: one bad cursor doesn't keep a device out.
+        return c.Hello(
+            r.incarnation,
+            {cursor.conversation_id: cursor.seq for cursor in r.cursors},
+            r.window or limits.window,
+            r.catch_up_limit or limits.catch_up_limit,
+            r.client,
+        )
+
+    def _refresh_token(self, r: chat_service_pb2.RefreshToken) -> c.RefreshToken:
+        if not r.token or len(r.token) > MAX_TOKEN_BYTES:
+            raise invalid("token", f"must be between 1 and {MAX_TOKEN_BYTES:,} bytes")
+        return c.RefreshToken(r.token)
+
+    # Messages
+
+    def _send(self, r: message_pb2.SendMessageRequest) -> c.SendMessage:
+        content = r.content
+        text = content.text
+        limit = self._limits.max_text_bytes
+        if not text:
+            raise invalid("content.text", "must not be empty")
+        if len(text) * 4 > limit and len(text.encode()) > limit:
+            raise DomainError(
+                Reason.TOO_LARGE,
+                f"content.text: must be at most {limit:,} bytes of UTF-8",
+                field="content.text",
+            )
+        if content.reply_to_message_id:
+            _change_id("content.reply_to_message_id", content.reply_to_message_id)
+        after = r.after_message_id
+        return c.SendMessage(
+            _conversation_id(r.conversation_id),
+            _change_id("message_id", r.message_id),
+            content.SerializeToString(),
+            _change_id("after_message_id", after) if after else None,
+        )
+
+    def _list_history(self, r: message_service_pb2.ListHistoryRequest) -> c.ListHistory:
+        if r.order not in (0, 1, 2):
+            raise invalid("order", "must be ASCENDING or DESCENDING")
+        return c.ListHistory(
+            _log(r.conversation_id),
+            _position("from_seq", r.from_seq, least=0),
+            r.order == message_service_pb2.HISTORY_ORDER_ASCENDING,
+            _page_size(r.page_size, 50, 1000),
+            _page_token(r.page_token),
+        )
+
+    def _get_message(self, r: message_service_pb2.GetMessageRequest) -> c.GetMessage:
+        log = _conversation_id(r.conversation_id)
+        match r.WhichOneof("key"):
+            case "seq":
+                return c.GetMessage(log, _position("seq", r.seq), None)
+            case "message_id":
+                return c.GetMessage(log, 0, _change_id("message_id", r.message_id))
+        raise invalid("key", "name the message by seq or by message_id")
+
+    # Conversations
+
+    def _create(
+        self, r: conversation_service_pb2.CreateConversationRequest
+    ) -> c.CreateConversation:
+        users = _users("user_ids", r.user_ids)
+        if r.kind == conversation_pb2.CONVERSATION_KIND_DIRECT:
+            if len(users) != 1:
+                raise invalid("user_ids", "a direct conversation has exactly one other user")
+            if r.title:
+                raise invalid("title", "a direct conversation has no title")
+            return c.CreateConversation(ConversationKind.DIRECT, users)
+        if r.kind != conversation_pb2.CONVERSATION_KIND_GROUP:
+            raise invalid("kind", "must be DIRECT or GROUP")
+        if len(users) >= MAX_MEMBERS_A_CHANGE:
+            raise invalid("user_ids", f"at most {MAX_MEMBERS_A_CHANGE - 1} users")
+        _text("title", r.title, MAX_TITLE_BYTES)
+        return c.CreateConversation(
+            ConversationKind.GROUP, users, r.title, _change_id("request_id", r.request_id)
+        )
+
+    def _add_members(self, r: conversation_service_pb2.AddMembersRequest) -> c.AddMembers:
+        if not 1 <= len(r.members) <= MAX_MEMBERS_A_CHANGE:
+            raise invalid("members", f"between 1 and {MAX_MEMBERS_A_CHANGE} users")
+        members: dict[str, NewMember] = {}
+        for i, member in enumerate(r.members):
+            user = _user(f"members[{i}].user_id", member.user_id)
+            if member.role not in (0, Role.MEMBER, Role.OWNER):
+                raise invalid(f"members[{i}].role", "must be MEMBER or OWNER")
+            members.setdefault(user, NewMember(user, Role(member.role or Role.MEMBER)))
+        return c.AddMembers(
+            _conversation_id(r.conversation_id),
+            _change_id("request_id", r.request_id),
+            tuple(members.values()),
+        )
+
+    def _remove_member(self, r: conversation_service_pb2.RemoveMemberRequest) -> c.RemoveMember:
+        return c.RemoveMember(
+            _conversation_id(r.conversation_id),
+            _change_id("request_id", r.request_id),
+            _user("user_id", r.user_id),
+        )
+
+    def _leave(
+        self, r: conversation_service_pb2.LeaveConversationRequest
+    ) -> c.LeaveConversation:
+        return c.LeaveConversation(
+            _conversation_id(r.conversation_id), _change_id("request_id", r.request_id)
+        )
+
+    def _get_conversation(
+        self, r: conversation_service_pb2.GetConversationRequest
+    ) -> c.GetConversation:
+        return c.GetConversation(_conversation_id(r.conversation_id))
+
+    def _list_conversations(
+        self, r: conversation_service_pb2.ListConversationsRequest
+    ) -> c.ListConversations:
+        return c.ListConversations(_page_size(r.page_size, 50, 200), _page_token(r.page_token))
+
+    def _list_members(self, r: conversation_service_pb2.ListMembersRequest) -> c.ListMembers:
+        return c.ListMembers(
+            _conversation_id(r.conversation_id),
+            _page_size(r.page_size, 100, 1000),
+            _page_token(r.page_token),
+        )
+
+    # Receipts
+
+    def _mark_delivered(self, r: receipt_service_pb2.MarkDeliveredRequest) -> c.MarkDelivered:
+        return c.MarkDelivered(_conversation_id(r.conversation_id), _position("seq", r.seq))
+
+    def _mark_read(self, r: receipt_service_pb2.MarkReadRequest) -> c.MarkRead:
+        return c.MarkRead(_conversation_id(r.conversation_id), _position("seq", r.seq))
+
+    def _list_receipts(self, r: receipt_service_pb2.ListReceiptsRequest) -> c.ListReceipts:
+        return c.ListReceipts(
+            _conversation_id(r.conversation_id),
+            _page_size(r.page_size, 100, 1000),
+            _page_token(r.page_token),
+        )
+
+    def _get_unread(self, r: receipt_service_pb2.GetUnreadRequest) -> c.GetUnread:
+        if len(r.conversation_ids) > MAX_CONVERSATIONS_A_LOOKUP:
+            raise invalid("conversation_ids", f"at most {MAX_CONVERSATIONS_A_LOOKUP:,}")
+        ids = [
+            _conversation_id(log, f"conversation_ids[{i}]")
+            for i, log in enumerate(r.conversation_ids)
+        ]
+        return c.GetUnread(tuple(dict.fromkeys(ids)))
+
+    # Presence
+
+    def _set_status(self, r: presence_service_pb2.SetStatusRequest) -> c.SetStatus:
+        if r.availability not in presence_service_pb2.Availability.values():
+            raise invalid("availability", "must be AVAILABLE, AWAY or DO_NOT_DISTURB")
+        _text("status_text", r.status_text, MAX_STATUS_BYTES)
+        return c.SetStatus(
+            r.availability or presence_service_pb2.AVAILABILITY_AVAILABLE, r.status_text
+        )
+
+    def _get_presence(self, r: presence_service_pb2.GetPresenceRequest) -> c.GetPresence:
+        if not 1 <= len(r.user_ids) <= MAX_USERS_A_LOOKUP:
+            raise invalid("user_ids", f"between 1 and {MAX_USERS_A_LOOKUP} users")
+        return c.GetPresence(_users("user_ids", r.user_ids))
+
+
+def cursor_problem(log: str, seq: int, user_id: str) -> DomainError | None:
+    """What is wrong with the form of a cursor, or None."""
+    if not is_conversation_id(log) and log != inbox_log(user_id):
+        return invalid("conversation_id", "must be a conversation id or the caller's inbox")
+    if not 0 <= seq <= MAX_POSITION:
+        return invalid("seq", "must be a position, or 0")
+    return None
+
+
+def _conversation_id(value: str, field: str = "conversation_id") -> str:
+    if not is_conversation_id(value):
+        raise invalid(field, "must be a UUID in lower-case text form")
+    return value
+
+
+def _log(value: str) -> str:
+    return value if is_inbox(value) else _conversation_id(value)
+
+
+def _change_id(field: str, value: str) -> c.ChangeId:
+    try:
+        raw = id_bytes(value)
+        return c.ChangeId(value, raw, uuid7_time(raw))
+    except ValueError:
+        raise invalid(field, "must be a UUIDv7 in lower-case text form") from None
+
+
+def _user(field: str, value: str) -> str:
+    problem = user_id_problem(value)
+    if problem:
+        raise invalid(field, problem)
+    return value
+
+
+def _users(field: str, values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_user(f"{field}[{i}]", v) for i, v in enumerate(values)))
+
+
+def _position(field: str, value: int, *, least: int = 1) -> int:
+    if not least <= value <= MAX_POSITION:
+        raise invalid(field, f"must be a position of at least {least}")
+    return value
+
+
+def _page_size(value: int, default: int, most: int) -> int:
+    if value < 0:
+        raise invalid("page_size", "must not be negative")
+    return min(value or default, most)
+
+
+def _page_token(value: str) -> str:
+    if len(value) > 512:
+        raise invalid("page_token", "is none that this server made")
+    return value
+
+
+def _text(field: str, value: str, limit: int) -> None:
+    if len(value.encode()) > limit:
+        raise invalid(field, f"must be at most {limit} bytes of UTF-8")
+
+
+def _has_unknown_fields(message: Message) -> bool:
+    # Comparing sizes is the cheapest way to ask upb: a tenth of walking the fields.
+    size = message.ByteSize()
+    copy = type(message)()
+    copy.CopyFrom(message)
+    copy.DiscardUnknownFields()  # type: ignore[attr-defined]
+    return copy.ByteSize() != size
+
+
+def _unknown_field(message: Message) -> DomainError:
+    path = _unknown_path(message)
+    return DomainError(
+        Reason.UNKNOWN_FIELD, f"The field {path} is not known here.", field=path
+    )
+
+
+def _unknown_path(message: Message) -> str:
+    for unknown in UnknownFieldSet(message):  # type: ignore[no-untyped-call]
+        return str(unknown.field_number)
+    for field, value in message.ListFields():
+        nested = value if field.is_repeated else [value]
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        for part in nested:
+            path = _unknown_path(part)
+            if path:
+                return f"{field.name}.{path}"
+    return ""
