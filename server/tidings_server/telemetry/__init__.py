@@ -1,0 +1,3 @@
+"""Logs, metrics and traces. Hot paths touch only `counters` and `tracing`, which know nothing of
+OpenTelemetry.
+"""
