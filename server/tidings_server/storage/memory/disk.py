@@ -1,0 +1,203 @@
+"""What a memory store keeps, and the rules of the port, each said as plainly as possible."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from tidings_server.core.memberships import Membership
+from tidings_server.core.pages import Page
+from tidings_server.storage.base import (
+    APPLIED,
+    Append,
+    Conflict,
+    CursorRow,
+    Head,
+    Outcome,
+    PageIds,
+    PresenceRow,
+    Receipt,
+    Snapshot,
+)
+
+
+@dataclass(slots=True)
+class _Log:
+    pages: list[Page] = field(default_factory=list)
+    pending: tuple[int, ...] = ()
+    snapshot: Snapshot = field(default_factory=lambda: Snapshot(0, b""))
+
+    @property
+    def last_seq(self) -> int:
+        return self.pages[-1].last_seq if self.pages else 0
+
+
+class MemoryDisk:
+    """The data of memory stores. It survives them: a later store on it finds what was written.
+
+    Every method is one atomic step. `incarnation` is empty until a store was opened.
+    """
+
+    def __init__(self) -> None:
+        self.incarnation = ""
+        self._logs: dict[str, _Log] = {}
+        self._memberships: dict[str, dict[str, Membership]] = {}
+        self._user_logs: dict[str, set[str]] = {}
+        self._cursors: dict[tuple[str, str], dict[str, int]] = {}
+        self._receipts: dict[str, dict[str, Receipt]] = {}
+        self._presence: dict[str, PresenceRow] = {}
+
+    def backup(self) -> MemoryDisk:
+        """A copy as of now; a store opened on it is another incarnation."""
+        other = copy.deepcopy(self)
+        other.incarnation = ""
+        return other
+
+    # Logs
+
+    def append(self, request: Append) -> Outcome:
+        log = self._logs.get(request.log)
+        head = log.last_seq if log else 0
+        if head != request.expected_head:
+            return Conflict(head)
+        if log is None:
+            log = self._logs[request.log] = _Log()
+        log.pages.append(request.page)
+        log.pending = request.pending
+        if request.snapshot is not None:
+            log.snapshot = Snapshot(request.expected_head, request.snapshot)
+        return APPLIED
+
+    def heads(self, logs: Sequence[str]) -> dict[str, Head]:
+        found = {}
+        for name in logs:
+            log = self._logs.get(name)
+            if log is not None:
+                last = log.pages[-1]
+                found[name] = Head(
+                    last.last_seq, last.ordinal, last.stamp, last.commit_id, log.pending
+                )
+        return found
+
+    def snapshot(self, log: str) -> Snapshot | None:
+        return self._logs[log].snapshot if log in self._logs else None
+
+    def read(self, log: str, after: int, max_bytes: int, upto: int | None) -> list[Page]:
+        return _within(
+            max_bytes,
+            (
+                page
+                for page in self._pages(log)
+                if page.last_seq > after and (upto is None or page.first_seq <= upto)
+            ),
+        )
+
+    def read_back(self, log: str, before: int, max_bytes: int) -> list[Page]:
+        return _within(
+            max_bytes, (page for page in reversed(self._pages(log)) if page.first_seq < before)
+        )
+
+    def read_flagged(self, log: str, after: int, flag: int, limit: int) -> list[Page]:
+        found = [p for p in self._pages(log) if p.first_seq > after and p.flags & flag]
+        return found[:limit]
+
+    def read_ids(self, log: str, before: int, min_stamp: int, max_pages: int) -> list[PageIds]:
+        found = [
+            PageIds(page.first_seq, page.stamp, page.ids)
+            for page in reversed(self._pages(log))
+            if page.first_seq < before and page.stamp >= min_stamp
+        ]
+        return found[:max_pages]
+
+    def _pages(self, log: str) -> list[Page]:
+        return self._logs[log].pages if log in self._logs else []
+
+    # Memberships
+
+    def put_memberships(self, log: str, rows: Sequence[Membership]) -> None:
+        stored = self._memberships.setdefault(log, {})
+        for row in rows:
+            if row.user_id not in stored or row.as_of > stored[row.user_id].as_of:
+                stored[row.user_id] = row
+
+    def memberships(self, log: str, users: Sequence[str]) -> dict[str, Membership]:
+        stored = self._memberships.get(log, {})
+        return {user: stored[user] for user in users if user in stored}
+
+    def memberships_of(self, user_id: str, logs: Sequence[str]) -> dict[str, Membership]:
+        return {
+            log: self._memberships[log][user_id]
+            for log in logs
+            if user_id in self._memberships.get(log, {})
+        }
+
+    def list_memberships(self, log: str, after_user: str, limit: int) -> list[Membership]:
+        stored = self._memberships.get(log, {})
+        found = [stored[user] for user in sorted(stored) if user > after_user]
+        return [row for row in found if row.current][:limit]
+
+    def put_user_logs(self, log: str, users: Iterable[str]) -> None:
+        for user in users:
+            self._user_logs.setdefault(user, set()).add(log)
+
+    def user_logs(self, user_id: str) -> list[str]:
+        return list(self._user_logs.get(user_id, ()))
+
+    # Registers
+
+    def put_cursors(self, rows: Sequence[CursorRow]) -> None:
+        for row in rows:
+            stored = self._cursors.setdefault((row.user_id, row.device_id), {})
+            stored[row.log] = max(row.seq, stored.get(row.log, row.seq))
+
+    def cursors(self, user_id: str, device_id: str) -> dict[str, int]:
+        return dict(self._cursors.get((user_id, device_id), {}))
+
+    def put_receipts(self, rows: Sequence[Receipt]) -> None:
+        for row in rows:
+            stored = self._receipts.setdefault(row.log, {})
+            old = stored.get(row.user_id, row)
+            read = row if row.read_seq > old.read_seq else old
+            stored[row.user_id] = Receipt(
+                row.log,
+                row.user_id,
+                max(row.delivered_seq, old.delivered_seq),
+                read.read_seq,
+                read.read_ordinal,
+            )
+
+    def receipts_of(self, user_id: str, logs: Sequence[str]) -> dict[str, Receipt]:
+        return {
+            log: self._receipts[log][user_id]
+            for log in logs
+            if user_id in self._receipts.get(log, {})
+        }
+
+    def list_receipts(self, log: str, after_user: str, limit: int) -> list[Receipt]:
+        stored = self._receipts.get(log, {})
+        return [stored[user] for user in sorted(stored) if user > after_user][:limit]
+
+    # Presence
+
+    def put_presence(self, rows: Sequence[PresenceRow]) -> None:
+        for row in rows:
+            old = self._presence.get(row.user_id, PresenceRow(row.user_id))
+            status = row if row.status_ms > old.status_ms else old
+            self._presence[row.user_id] = replace(
+                status, last_seen_ms=max(row.last_seen_ms, old.last_seen_ms)
+            )
+
+    def presence(self, users: Sequence[str]) -> dict[str, PresenceRow]:
+        return {user: self._presence[user] for user in users if user in self._presence}
+
+
+def _within(max_bytes: int, pages: Iterable[Page]) -> list[Page]:
+    found: list[Page] = []
+    size = 0
+    for page in pages:
+        size += len(page.body)
+        if found and size > max_bytes:
+            break
+        found.append(page)
+    return found

@@ -1,0 +1,197 @@
+"""The memory store: the port over a `MemoryDisk`, with faults and delays on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from tidings_server.core.memberships import Membership
+from tidings_server.core.pages import Page
+from tidings_server.storage.base import (
+    UNKNOWN,
+    Append,
+    CursorRow,
+    Head,
+    Outcome,
+    PageIds,
+    PresenceRow,
+    Receipt,
+    Snapshot,
+    Store,
+    StoreUnavailable,
+    validate,
+)
+from tidings_server.storage.memory.disk import MemoryDisk
+from tidings_server.storage.memory.faults import Call, Fate, Faults
+from tidings_server.storage.memory.flight import Flight
+
+T = TypeVar("T")
+
+
+class MemoryStore(Store):
+    """A store whose data is a `MemoryDisk`. Several may share one, as nodes share a database.
+
+    `new_id` names the incarnation when the disk has none. `faults` is asked what happens to each
+    call; without it every call is done as asked, at once.
+    """
+
+    def __init__(
+        self, disk: MemoryDisk, *, new_id: Callable[[], str], faults: Faults | None = None
+    ) -> None:
+        self._disk = disk
+        self._new_id = new_id
+        self._faults = faults
+        self._usable = False
+        # Calls that have not been answered, oldest first.
+        self._flights: dict[Flight[Any], None] = {}
+        self._quiet: asyncio.Future[None] | None = None
+
+    @property
+    def incarnation(self) -> str:
+        return self._disk.incarnation
+
+    async def open(self) -> None:
+        self._disk.incarnation = self._disk.incarnation or self._new_id()
+        self._usable = True
+
+    async def close(self) -> None:
+        self._usable = False
+        while self._flights:
+            if self._quiet is None:
+                self._quiet = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._quiet)
+
+    def crash(self, survives: Callable[[], bool]) -> None:
+        """Ends the store as if its process were killed: nothing is answered any more.
+
+        `survives` is asked of each write that has not taken effect, in the order of their calls:
+        those that survive are done now, the others never. Late writes are beyond the process and
+        come nevertheless.
+        """
+        self._usable = False
+        for flight in self._flights:
+            flight.crash(survives)
+        self._flights.clear()
+
+    async def check(self) -> None:
+        await self._call("check", "", lambda: None)
+
+    # Logs
+
+    def append(self, request: Append) -> asyncio.Future[Outcome]:
+        validate(request)
+        return self._begin(
+            Call("append", request.log), partial(self._disk.append, request), UNKNOWN
+        )
+
+    async def heads(self, logs: Sequence[str]) -> dict[str, Head]:
+        return await self._call("heads", "", partial(self._disk.heads, logs))
+
+    async def snapshot(self, log: str) -> Snapshot | None:
+        return await self._call("snapshot", log, partial(self._disk.snapshot, log))
+
+    async def read(
+        self, log: str, after: int, *, max_bytes: int, upto: int | None = None
+    ) -> list[Page]:
+        return await self._call("read", log, partial(self._disk.read, log, after, max_bytes, upto))
+
+    async def read_back(self, log: str, before: int, *, max_bytes: int) -> list[Page]:
+        return await self._call(
+            "read_back", log, partial(self._disk.read_back, log, before, max_bytes)
+        )
+
+    async def read_flagged(self, log: str, after: int, flag: int, *, limit: int) -> list[Page]:
+        return await self._call(
+            "read_flagged", log, partial(self._disk.read_flagged, log, after, flag, limit)
+        )
+
+    async def read_ids(
+        self, log: str, *, before: int, min_stamp: int, max_pages: int
+    ) -> list[PageIds]:
+        return await self._call(
+            "read_ids", log, partial(self._disk.read_ids, log, before, min_stamp, max_pages)
+        )
+
+    # Memberships
+
+    async def put_memberships(self, log: str, rows: Sequence[Membership]) -> None:
+        await self._call(
+            "put_memberships", log, partial(self._disk.put_memberships, log, tuple(rows))
+        )
+
+    async def memberships(self, log: str, users: Sequence[str]) -> dict[str, Membership]:
+        return await self._call("memberships", log, partial(self._disk.memberships, log, users))
+
+    async def memberships_of(self, user_id: str, logs: Sequence[str]) -> dict[str, Membership]:
+        return await self._call(
+            "memberships_of", user_id, partial(self._disk.memberships_of, user_id, logs)
+        )
+
+    async def list_memberships(self, log: str, *, after_user: str, limit: int) -> list[Membership]:
+        return await self._call(
+            "list_memberships", log, partial(self._disk.list_memberships, log, after_user, limit)
+        )
+
+    async def put_user_logs(self, log: str, users: Iterable[str]) -> None:
+        noted = tuple(users)
+        await self._call("put_user_logs", log, partial(self._disk.put_user_logs, log, noted))
+
+    async def user_logs(self, user_id: str) -> list[str]:
+        return await self._call("user_logs", user_id, partial(self._disk.user_logs, user_id))
+
+    # Registers
+
+    async def put_cursors(self, rows: Sequence[CursorRow]) -> None:
+        await self._call("put_cursors", "", partial(self._disk.put_cursors, tuple(rows)))
+
+    async def cursors(self, user_id: str, device_id: str) -> dict[str, int]:
+        return await self._call("cursors", user_id, partial(self._disk.cursors, user_id, device_id))
+
+    async def put_receipts(self, rows: Sequence[Receipt]) -> None:
+        await self._call("put_receipts", "", partial(self._disk.put_receipts, tuple(rows)))
+
+    async def receipts_of(self, user_id: str, logs: Sequence[str]) -> dict[str, Receipt]:
+        return await self._call(
+            "receipts_of", user_id, partial(self._disk.receipts_of, user_id, logs)
+        )
+
+    async def list_receipts(self, log: str, *, after_user: str, limit: int) -> list[Receipt]:
+        return await self._call(
+            "list_receipts", log, partial(self._disk.list_receipts, log, after_user, limit)
+        )
+
+    # Presence
+
+    async def put_presence(self, rows: Sequence[PresenceRow]) -> None:
+        await self._call("put_presence", "", partial(self._disk.put_presence, tuple(rows)))
+
+    async def presence(self, users: Sequence[str]) -> dict[str, PresenceRow]:
+        return await self._call("presence", "", partial(self._disk.presence, users))
+
+    # How a call is carried out
+
+    async def _call(self, method: str, about: str, apply: Callable[[], T]) -> T:
+        if self._usable and self._faults is None:
+            return apply()
+        return await self._begin(Call(method, about), apply)
+
+    def _begin(
+        self, call: Call, apply: Callable[[], T], lost: T | None = None
+    ) -> asyncio.Future[T]:
+        """Begins a call. `lost` is answered when the answer is lost; None: StoreUnavailable."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if not self._usable:
+            future.set_exception(StoreUnavailable("the store is closed"))
+            return future
+        fate = Fate() if self._faults is None else self._faults(call)
+        flight = Flight(call, fate, apply, lost, future, self._landed)
+        self._flights[flight] = None
+        flight.start()
+        return future
+
+    def _landed(self, flight: Flight[Any]) -> None:
+        del self._flights[flight]
+        if not self._flights and self._quiet is not None and not self._quiet.done():
+            self._quiet.set_result(None)
