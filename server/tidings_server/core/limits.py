@@ -7,18 +7,6 @@ from dataclasses import dataclass
 MAX_WINDOW = 8192
 """The largest window that a device may ask for, in entries."""
 
-MAX_COMMANDS_IN_FRAME = 1000
-"""The most commands in one frame."""
-
-MAX_HELLO_CURSORS = 10_000
-"""The most cursors in one hello."""
-
-MAX_MEMBERS_IN_REQUEST = 500
-"""The most members added by one request. A new group has its creator beside one less of others."""
-
-MAX_TITLE_BYTES = 256
-"""The most bytes of a group's title in UTF-8."""
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -38,7 +26,7 @@ class Limits:
         new_device_messages: Newest entries that a device without cursors gets for one conversation.
         new_device_conversations: Conversations for which a device without cursors gets entries, the
             latest active ones.
-        max_members: Members of a group. One request adds at most `MAX_MEMBERS_IN_REQUEST`.
+        max_members: Members of a group.
         beacon_interval_ms: Milliseconds between two beacons of a session.
     """
 
