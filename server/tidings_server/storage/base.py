@@ -2,23 +2,28 @@
 
 Logs
 ----
-A log is named by a string: a conversation id, or "inbox:" and a user id. Its entries lie in pages without gaps from position 1.
-The *head* of a log describes its newest position. A log without pages has no head.
+A log is named by a string: a conversation id, or "inbox:" and a user id. Its entries lie in pages
+without gaps from position 1. The *head* of a log describes its newest position. A log without pages
+has no head.
 
-`append` is the only way to write pages, and is conditional: it is applied exactly when the log's newest position is
-`expected_head`. It is atomic and, once `APPLIED` is answered, durable: it survives a crash of the process and of the machine.
-Its answers:
+`append` is the only way to write pages, and is conditional: it is applied exactly when the log's
+newest position is `expected_head`. It is atomic and, once `APPLIED` is answered, durable: it
+survives a crash of the process and of the machine. Its answers:
 
-- `APPLIED`: the page is there, and durable. Given for the first answer only; nothing is said of who else appended before.
-- `Conflict(head)`: the newest position was another one, `head`; nothing was written. An identical append (same `commit_id`)
-  that was answered `UNKNOWN` before may be the cause: compare the `commit_id` of the page at `expected_head + 1`.
-- `UNKNOWN`: it may have been applied, may not have been, or may be applied later. Only sending the identical append again
-  until the answer is definite tells.
-- `StoreUnavailable` (raised): not applied, and never will be.
+- `APPLIED`: the page is there, and durable. Given for the first answer only; nothing is said of who
+  else appended before.
+- `Conflict(head)`: the newest position was another one, `head`; nothing was written. An identical
+  append (same `commit_id`) that was answered `UNKNOWN` before may be the cause: compare the
+  `commit_id` of the page at `expected_head + 1`.
+- `UNKNOWN`: it may have been applied, may not have been, or may be applied later. Only sending the
+  identical append again until the answer is definite tells.
+- `StoreUnavailable` (raised): not applied, and never will be. It speaks of this call alone: an
+  identical append that was answered `UNKNOWN` before is as unknown as it was.
 
-Everything else (`put_*`) is an upsert that may be repeated: each row has a rule that makes the result independent of order and
-repetition ("the larger wins"). When a `put_*` returns, its rows are durable; when it raises `StoreUnavailable`, they may or may
-not be written, and the caller repeats it or lets it be.
+Everything else (`put_*`) is an upsert that may be repeated: each row has a rule that makes the
+result independent of order and repetition ("the larger wins"; of equals the stored one stays). When
+a `put_*` returns, its rows are durable; when it raises `StoreUnavailable`, they may or may not be
+written, and the caller repeats it or lets it be.
 
 Reads see everything that was answered before they were called. They may raise `StoreUnavailable`.
 
@@ -33,8 +38,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from ..core.memberships import Membership
-from ..core.pages import BUCKET_SIZE, ID_BYTES, Page, bucket_of
+from tidings_server.core.memberships import Membership
+from tidings_server.core.pages import BUCKET_SIZE, ID_BYTES, Page, bucket_of
 
 
 class StoreUnavailable(Exception):
@@ -49,8 +54,8 @@ class StoreCorrupt(Exception):
 class Head:
     """The newest position of a log.
 
-    `last_seq`, `ordinal`, `stamp`, `commit_id` are those of its newest page. `pending` are the positions of changes whose
-    effects outside the log are not yet known to be written, ascending.
+    `last_seq`, `ordinal`, `stamp`, `commit_id` are those of its newest page. `pending` are the
+    positions of changes whose effects outside the log are not yet known to be written, ascending.
     """
 
     last_seq: int
@@ -64,8 +69,9 @@ class Head:
 class Append:
     """A conditional append.
 
-    The page begins at `expected_head + 1` and lies in one bucket. `pending` becomes the head's. `snapshot` is the state of the
-    log at `expected_head` (opaque bytes) and is given exactly when the page is the first of its bucket.
+    The page begins at `expected_head + 1` and lies in one bucket. `pending` becomes the head's.
+    `snapshot` is the state of the log at `expected_head` (opaque bytes) and is given exactly when
+    the page is the first of its bucket.
     """
 
     log: str
@@ -123,7 +129,7 @@ class CursorRow:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """How far a member has got and read a conversation. `read_ordinal` is the ordinal at `read_seq`."""
+    """How far a member has got and read a conversation; `read_ordinal` is that at `read_seq`."""
 
     log: str
     user_id: str
@@ -136,8 +142,9 @@ class Receipt:
 class PresenceRow:
     """What is kept of a user's presence.
 
-    `last_seen_ms` (0: never) is when a device was last connected; the larger wins. `status_ms` is when the status was set;
-    the status with the larger one wins, and 0 leaves the stored status alone.
+    `last_seen_ms` (0: never) is when a device was last connected; the larger wins. `status_ms` is
+    when the status was set; the status with the larger one wins, and 0 leaves the stored status
+    alone.
     """
 
     user_id: str
@@ -153,31 +160,43 @@ class Store(ABC):
     @property
     @abstractmethod
     def incarnation(self) -> str:
-        """A name for the history in this store: another one after a restore from a backup. Known once `open` returned."""
+        """A name for the history in this store: another one after a restore from a backup.
+
+        Known once `open` returned.
+        """
 
     @abstractmethod
     async def open(self) -> None:
         """Makes the store usable, bringing its schema up to date.
 
-        Raises StoreUnavailable when it can't be reached or another process holds it, StoreCorrupt when it can't be trusted.
+        Raises StoreUnavailable when it can't be reached or another process holds it, StoreCorrupt
+        when it can't be trusted.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Finishes what was begun and lets go of everything. Further calls raise StoreUnavailable. May be called twice."""
+        """Finishes what was begun and lets go of everything.
+
+        Further calls raise StoreUnavailable. May be called twice.
+        """
 
     @abstractmethod
     async def check(self) -> None:
-        """Returns when the store can be written to now; raises StoreUnavailable with the reason when it can't."""
+        """Returns when the store can be written to now.
+
+        Raises StoreUnavailable with the reason when it can't.
+        """
 
     # Logs
 
     @abstractmethod
     def append(self, request: Append) -> asyncio.Future[Outcome]:
-        """Appends a page, as said above. A plain function that returns a future, so that the hot path needs no task.
+        """Appends a page, as said above.
 
-        Raises ValueError (at once) when the request breaks its own rules. Appends to different logs are independent; the caller
-        has at most one for a log under way.
+        A plain function that returns a future, so that the hot path needs no task. Raises
+        ValueError at once when the request breaks its own rules; everything else, StoreUnavailable
+        too, comes through the future. Appends to different logs are independent; the caller has at
+        most one for a log under way.
         """
 
     @abstractmethod
@@ -186,37 +205,51 @@ class Store(ABC):
 
     @abstractmethod
     async def snapshot(self, log: str) -> Snapshot | None:
-        """The newest snapshot of a log, or None when it has no pages. Its `seq` is a multiple of the bucket size."""
+        """The newest snapshot of a log, or None when it has no pages.
+
+        Its `seq` is a multiple of the bucket size.
+        """
 
     @abstractmethod
-    async def read(self, log: str, after: int, *, max_bytes: int, upto: int | None = None) -> list[Page]:
-        """The pages that hold positions after `after` and up to `upto` (default: the head), ascending and without gaps.
+    async def read(
+        self, log: str, after: int, *, max_bytes: int, upto: int | None = None
+    ) -> list[Page]:
+        """The pages that hold positions after `after` and up to `upto` (default: the head).
 
-        The first may begin before `after + 1` and the last may end after `upto`. Stops once the bodies exceed `max_bytes`, but
-        gives at least one page if there is any.
+        They ascend without gaps. The first may begin before `after + 1` and the last may end after
+        `upto`. Stops before the bodies together would exceed `max_bytes`, but gives at least one
+        page if there is any.
         """
 
     @abstractmethod
     async def read_back(self, log: str, before: int, *, max_bytes: int) -> list[Page]:
-        """The pages that hold positions before `before`, descending and without gaps; the first may end at or after it.
+        """The pages that hold positions before `before`, descending and without gaps.
 
-        Stops once the bodies exceed `max_bytes`, but gives at least one page if there is any.
+        The first may end at or after `before`. Stops before the bodies together would exceed
+        `max_bytes`, but gives at least one page if there is any.
         """
 
     @abstractmethod
     async def read_flagged(self, log: str, after: int, flag: int, *, limit: int) -> list[Page]:
-        """The first `limit` pages that begin after `after` and have a bit of `flag` set, ascending."""
+        """The first `limit` pages that begin after `after` and have a bit of `flag` set.
+
+        Ascending.
+        """
 
     @abstractmethod
-    async def read_ids(self, log: str, *, before: int, min_stamp: int, max_pages: int) -> list[PageIds]:
-        """The ids of the newest `max_pages` pages that begin before `before` and have a stamp of at least `min_stamp`,
-        descending. Cheap: bodies are not read."""
+    async def read_ids(
+        self, log: str, *, before: int, min_stamp: int, max_pages: int
+    ) -> list[PageIds]:
+        """The ids of the newest `max_pages` pages that begin before `before` and are recent enough.
+
+        Those have a stamp of at least `min_stamp`. Descending. Cheap: bodies are not read.
+        """
 
     # Memberships
 
     @abstractmethod
     async def put_memberships(self, log: str, rows: Sequence[Membership]) -> None:
-        """Writes memberships of a conversation. For each user the row with the larger `as_of` wins."""
+        """Writes memberships of a conversation. For each user the larger `as_of` wins."""
 
     @abstractmethod
     async def memberships(self, log: str, users: Sequence[str]) -> dict[str, Membership]:
@@ -228,11 +261,17 @@ class Store(ABC):
 
     @abstractmethod
     async def list_memberships(self, log: str, *, after_user: str, limit: int) -> list[Membership]:
-        """The first `limit` rows of *current* members whose user id is greater than `after_user` (in code point order)."""
+        """The first `limit` rows of *current* members whose user id is greater than `after_user`.
+
+        User ids are in code point order.
+        """
 
     @abstractmethod
     async def put_user_logs(self, log: str, users: Iterable[str]) -> None:
-        """Notes that these users may be, or become, members of a conversation: a superset, which the log decides."""
+        """Notes that these users may be, or become, members of a conversation.
+
+        A superset: the log decides who is.
+        """
 
     @abstractmethod
     async def user_logs(self, user_id: str) -> list[str]:
@@ -250,7 +289,11 @@ class Store(ABC):
 
     @abstractmethod
     async def put_receipts(self, rows: Sequence[Receipt]) -> None:
-        """Moves receipts. For each (log, user) the larger `delivered_seq` wins, and the larger `read_seq` with its ordinal."""
+        """Moves receipts.
+
+        For each (log, user) the larger `delivered_seq` wins, and the larger `read_seq` with its
+        ordinal.
+        """
 
     @abstractmethod
     async def receipts_of(self, user_id: str, logs: Sequence[str]) -> dict[str, Receipt]:
@@ -258,7 +301,10 @@ class Store(ABC):
 
     @abstractmethod
     async def list_receipts(self, log: str, *, after_user: str, limit: int) -> list[Receipt]:
-        """The first `limit` receipts in a conversation whose user id is greater than `after_user` (in code point order)."""
+        """The first `limit` receipts in a conversation whose user id is greater than `after_user`.
+
+        User ids are in code point order.
+        """
 
     # Presence
 
