@@ -67,7 +67,7 @@ def _response_members_changed(r: c.MembersChanged) -> Message:
     return _CHANGE_RESPONSES[r.command](seq=r.seq)
 
 
-def _scale_class(member_count: int) -> conversation_pb2.ScaleClass:
+def _scale_class(member_count: int) -> conversation_pb2.ScaleClass.ValueType:
     if member_count <= SMALL_MEMBERS:
         return conversation_pb2.SCALE_CLASS_SMALL
     if member_count <= GROUP_MEMBERS:
@@ -228,9 +228,10 @@ def to_response(result: c.Result) -> Message:
 
 # Events
 
-_OUTCOME_TAGS: dict[type[Message], int] = {
-    f.message_type._concrete_class: f.number << 3 | 2
+_OUTCOME_TAGS: dict[str, int] = {
+    f.message_type.full_name: f.number << 3 | 2
     for f in event_pb2.CommandResult.DESCRIPTOR.oneofs_by_name["outcome"].fields
+    if f.message_type is not None
 }
 
 
@@ -244,7 +245,7 @@ def result_event(command_id: int, name: str, outcome: c.Result | DomainError) ->
         message = (
             to_error(outcome, name) if isinstance(outcome, DomainError) else to_response(outcome)
         )
-        body = element(_OUTCOME_TAGS[type(message)], message.SerializeToString())
+        body = element(_OUTCOME_TAGS[message.DESCRIPTOR.full_name], message.SerializeToString())
     if command_id:
         # Negative numbers are sign-extended to ten bytes, as protobuf has it.
         body = b"\x08" + varint(command_id & 0xFFFF_FFFF_FFFF_FFFF) + body

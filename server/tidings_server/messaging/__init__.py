@@ -1,0 +1,1 @@
+"""The way in: commands become entries of logs."""

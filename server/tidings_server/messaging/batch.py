@@ -1,0 +1,169 @@
+"""Batches: the proposals that go into one commit, and the page that they make."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from ..codec.entries import EntryEncoder
+from ..core import state as folding
+from ..core.entries import STATE_BODIES, Entry, MemberRemoved, MessagePosted
+from ..core.ids import SKEW_MS
+from ..core.pages import BUCKET_SIZE, MAX_PAGE_BYTES, MAX_PAGE_ENTRIES, Page, PageFlag, room_in_bucket
+from ..errors import DomainError, Reason
+from ..storage.base import Append
+from .log_state import LogState
+from .proposals import Committed, Proposal
+
+MAX_PENDING = 16
+
+
+@dataclass(slots=True)
+class Batch:
+    """One commit: the append, the proposals in it with their positions, and the entries that change the state."""
+
+    append: Append
+    accepted: list[tuple[Proposal, Committed]]
+    changes: list[Entry]
+
+
+def build(
+    state: LogState,
+    queue: deque[Proposal],
+    now_ms: int,
+    commit_id: bytes,
+) -> Batch | None:
+    """Takes proposals from the queue's front for one commit, refusing those that the state rules out.
+
+    Stops before a proposal that needs something read first; when that is the very first, there is no batch. None also when all
+    were refused.
+    """
+    stamp = max(now_ms, state.stamp)
+    encoder = EntryEncoder(state.log, stamp)
+    first = state.head + 1
+    seq, ordinal = state.head, state.ordinal
+    room = min(MAX_PAGE_ENTRIES, room_in_bucket(state.head))
+    parts: list[bytes] = []
+    ids: list[bytes] = []
+    taken: set[bytes] = set()
+    accepted: list[tuple[Proposal, Committed]] = []
+    changes: list[Entry] = []
+    size = flags = 0
+    pending = state.pending
+    while queue and len(parts) < room and size < MAX_PAGE_BYTES and not changes:
+        proposal = queue[0]
+        raw = proposal.id.raw
+        if raw in taken or not _known(state, proposal) or not _after_known(state, proposal, taken):
+            break
+        if proposal.changes_state and len(pending) >= MAX_PENDING:
+            break
+        queue.popleft()
+        try:
+            _check_time(proposal, stamp)
+            _check_after(state, proposal, taken)
+            body = proposal.decide(state.conversation, state.memberships)
+        except DomainError as problem:
+            proposal.done(problem)
+            continue
+        if body is None:
+            proposal.done(Committed(0, stamp))
+            continue
+        seq += 1
+        if type(body) is MessagePosted:
+            ordinal += 1
+        else:
+            if isinstance(body, STATE_BODIES):
+                flags |= PageFlag.STATE
+            if isinstance(body, MemberRemoved):
+                flags |= PageFlag.REMOVAL
+            if proposal.changes_state:
+                # A change of the state ends its page: what follows is decided on the state after it.
+                changes.append(
+                    Entry(
+                        state.log, seq, ordinal, proposal.id.text, proposal.user_id, stamp, body
+                    )
+                )
+                pending = (*pending, seq)
+        part = encoder.encode(seq, ordinal, proposal.id.text, proposal.user_id, body)
+        parts.append(part)
+        ids.append(raw)
+        taken.add(raw)
+        size += len(part)
+        accepted.append((proposal, Committed(seq, stamp)))
+    if not accepted:
+        return None
+    page = Page(
+        first, len(parts), stamp, ordinal, commit_id, b"".join(ids), flags, b"".join(parts)
+    )
+    snapshot = (
+        folding.dump(state.conversation) if state.head % BUCKET_SIZE == 0 else None
+    )
+    return Batch(Append(state.log, state.head, page, pending, snapshot), accepted, changes)
+
+
+def _known(state: LogState, proposal: Proposal) -> bool:
+    """Whether everything that the decision needs is in memory."""
+    if proposal.changes_state and not proposal.ready:
+        return False
+    for user in proposal.users():
+        if user not in state.memberships:
+            return False
+    found = state.recent.find(proposal.id.raw)
+    if found is not None:
+        positions = (found,) if isinstance(found, int) else found
+        if not proposal.cleared.issuperset(positions):
+            return False
+    return (
+        proposal.id.time_ms > state.recent.unseen_time
+        or proposal.absent_upto >= state.recent.unseen_time
+        or _stranger(state, proposal)
+    )
+
+
+def _stranger(state: LogState, proposal: Proposal) -> bool:
+    """Whether the sender never was a member, and so never sent anything."""
+    users = proposal.users()
+    return (
+        bool(users)
+        and state.conversation.kind is not None
+        and state.memberships.get(proposal.user_id) is None
+    )
+
+
+def _after_known(state: LogState, proposal: Proposal, taken: set[bytes]) -> bool:
+    after = proposal.after
+    return (
+        after is None
+        or after.raw in taken
+        or state.recent.find(after.raw) is not None
+        or after.time_ms > state.recent.unseen_time
+        or proposal.after_found is not None
+    )
+
+
+def _check_after(state: LogState, proposal: Proposal, taken: set[bytes]) -> None:
+    after = proposal.after
+    if (
+        after is None
+        or after.raw in taken
+        or state.recent.find(after.raw) is not None
+        or proposal.after_found
+    ):
+        return
+    raise DomainError(
+        Reason.PREDECESSOR_MISSING,
+        "The message named by after_message_id is not in the conversation.",
+        field="after_message_id",
+    )
+
+
+def _check_time(proposal: Proposal, stamp: int) -> None:
+    if proposal.id.time_ms > stamp + SKEW_MS:
+        raise DomainError(
+            Reason.ID_AHEAD,
+            "The id's time lies more than five minutes ahead of the server's clock.",
+            field="message_id",
+            metadata={"server_time_ms": str(stamp)},
+        )
+
+

@@ -1,0 +1,124 @@
+"""What a sequencer knows of one log: its head, the fold of its entries, memberships met so far and the newest ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..codec.entries import decode_entries
+from ..core import state as folding
+from ..core.entries import ConversationCreated, Entry
+from ..core.ids import is_inbox
+from ..core.memberships import Membership, affected_users, fold_membership
+from ..core.pages import Page, PageFlag, page_ids
+from ..storage.base import Head, Store
+from .recent_ids import RecentIds, latest_unseen
+
+_RECENT_MS = 10 * 60 * 1000
+_RECENT_PAGES = 500
+_FLAGGED_AT_ONCE = 500
+MAX_MEMBERSHIPS = 20_000
+
+
+class LogState:
+    """The state of a log at `head`. It moves only by `apply`, with pages that are known to be committed.
+
+    `memberships` maps users to their row, or to None when they have none; users not in it are unknown. `pending` are the
+    positions of changes whose effects outside the log are not known to be written.
+    """
+
+    __slots__ = (
+        "conversation",
+        "head",
+        "log",
+        "memberships",
+        "ordinal",
+        "pending",
+        "recent",
+        "stamp",
+    )
+
+    def __init__(self, log: str, head: Head | None) -> None:
+        self.log = log
+        self.head = head.last_seq if head else 0
+        self.ordinal = head.ordinal if head else 0
+        self.stamp = head.stamp if head else 0
+        self.pending = head.pending if head else ()
+        self.conversation = folding.EMPTY
+        self.memberships: dict[str, Membership | None] = {}
+        self.recent = RecentIds(latest_unseen(self.stamp) if head else -1)
+
+    def apply(self, page: Page, entries: Sequence[Entry]) -> None:
+        """Moves on by one page. `entries` are those of the page that change the state; messages may be left out."""
+        assert page.first_seq == self.head + 1, "pages are applied in order"
+        self.head = page.last_seq
+        self.ordinal = page.ordinal
+        self.stamp = page.stamp
+        for entry in entries:
+            self._fold(entry)
+        for offset, raw in enumerate(page_ids(page)):
+            self.recent.add(raw, page.first_seq + offset, page.stamp)
+
+    def know(self, users: Iterable[str], rows: dict[str, Membership]) -> None:
+        """Takes membership rows that were read. What is known already is newer and stays."""
+        if len(self.memberships) > MAX_MEMBERSHIPS and not self.pending:
+            self.memberships.clear()
+        for user in users:
+            if user not in self.memberships:
+                self.memberships[user] = rows.get(user)
+
+    def _fold(self, entry: Entry) -> None:
+        self.conversation = folding.fold(self.conversation, entry)
+        first = isinstance(entry.body, ConversationCreated)
+        for user in affected_users(entry.body):
+            # Nobody has a membership before the first entry. Other changes were decided with the memberships of their users.
+            if first or user in self.memberships:
+                before = self.memberships.get(user)
+                self.memberships[user] = fold_membership(before, entry, user)
+
+
+async def load(store: Store, log: str, now_ms: int) -> LogState:
+    """The state of a log at its head. Raises StoreUnavailable."""
+    head = (await store.heads([log])).get(log)
+    state = LogState(log, head)
+    if head is None:
+        return state
+    if not is_inbox(log):
+        await _fold_stored(store, state)
+    await _read_recent(store, state, now_ms)
+    return state
+
+
+async def _fold_stored(store: Store, state: LogState) -> None:
+    snapshot = await store.snapshot(state.log)
+    after = 0
+    if snapshot is not None:
+        state.conversation = folding.load(snapshot.state)
+        after = snapshot.seq
+    while True:
+        pages = await store.read_flagged(
+            state.log, after, PageFlag.STATE, limit=_FLAGGED_AT_ONCE
+        )
+        for page in pages:
+            for entry in decode_entries(page.body):
+                # Another node may have appended since the head was read: that is folded when its page is applied.
+                if entry.seq <= state.head:
+                    state.conversation = folding.fold(state.conversation, entry)
+        if len(pages) < _FLAGGED_AT_ONCE:
+            return
+        after = pages[-1].last_seq
+
+
+async def _read_recent(store: Store, state: LogState, now_ms: int) -> None:
+    horizon = now_ms - _RECENT_MS
+    if state.stamp < horizon:
+        return
+    pages = await store.read_ids(
+        state.log, before=state.head + 1, min_stamp=horizon, max_pages=_RECENT_PAGES
+    )
+    # What was not read has a stamp of at most the oldest one read (stamps may repeat), or lies before the horizon.
+    unread = pages[-1].stamp if len(pages) == _RECENT_PAGES else horizon - 1
+    state.recent.unseen_time = latest_unseen(unread)
+    for page in reversed(pages):
+        for offset in range(len(page.ids) // 16):
+            raw = page.ids[offset * 16 : offset * 16 + 16]
+            state.recent.add(raw, page.first_seq + offset, page.stamp)

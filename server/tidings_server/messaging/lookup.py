@@ -1,0 +1,87 @@
+"""Look-ups of entries by the id that their sender gave them, in memory and as far back as such an id can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..codec.entries import decode_entries
+from ..core.commands import ChangeId
+from ..core.entries import Entry
+from ..errors import outcome_unknown
+from ..storage.base import Store
+from .log_state import LogState
+from .recent_ids import earliest_stamp, offsets
+
+_PAGES_AT_ONCE = 500
+_MOST_PAGES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The sender's entry, if there is one, and the positions whose entries have the id from other senders."""
+
+    entry: Entry | None
+    others: frozenset[int]
+
+
+async def find_entry(
+    store: Store, state: LogState, change_id: ChangeId, user_id: str | None, *, joined: int
+) -> Found:
+    """The entry with an id from a sender (or, for None, from anyone).
+
+    The store is read back to the earliest page that can hold it, and not beyond position `joined`. Raises DomainError
+    (OUTCOME_UNKNOWN) when that is further than the budget allows, and StoreUnavailable.
+    """
+    known = state.recent.find(change_id.raw)
+    positions = [known] if isinstance(known, int) else list(known or ())
+    others: set[int] = set()
+    found = await _check(store, state.log, positions, user_id, change_id, others)
+    if found is not None or change_id.time_ms > state.recent.unseen_time:
+        return Found(found, frozenset(others))
+    before, read = state.head + 1, 0
+    while before > joined:
+        pages = await store.read_ids(
+            state.log,
+            before=before,
+            min_stamp=earliest_stamp(change_id.time_ms),
+            max_pages=_PAGES_AT_ONCE,
+        )
+        for page in pages:
+            hits = [page.first_seq + offset for offset in offsets(page.ids, change_id.raw)]
+            found = await _check(store, state.log, hits, user_id, change_id, others)
+            if found is not None:
+                return Found(found, frozenset(others))
+        if len(pages) < _PAGES_AT_ONCE:
+            break
+        before, read = pages[-1].first_seq, read + len(pages)
+        if read >= _MOST_PAGES:
+            raise outcome_unknown()
+    return Found(None, frozenset(others))
+
+
+async def _check(
+    store: Store,
+    log: str,
+    positions: list[int],
+    user_id: str | None,
+    change_id: ChangeId,
+    others: set[int],
+) -> Entry | None:
+    for seq in positions:
+        if seq in others:
+            continue
+        entry = await read_entry(store, log, seq)
+        if entry is not None and entry.id == change_id.text and user_id in (None, entry.user_id):
+            return entry
+        others.add(seq)
+    return None
+
+
+async def read_entry(store: Store, log: str, seq: int) -> Entry | None:
+    """The entry at a position, or None when it is beyond the head."""
+    pages = await store.read(log, seq - 1, max_bytes=1, upto=seq)
+    for page in pages:
+        for entry in decode_entries(page.body):
+            if entry.seq == seq:
+                return entry
+    return None

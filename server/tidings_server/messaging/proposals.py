@@ -1,0 +1,288 @@
+"""Proposals: what a command asks a log to become, decided on the state that the commit's condition then validates."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..core.commands import ChangeId
+from ..core.entries import (
+    Body,
+    ConversationCreated,
+    ConversationKind,
+    MemberRemoved,
+    MembersAdded,
+    MessagePosted,
+    NewMember,
+    Role,
+)
+from ..core.memberships import Membership
+from ..core.permissions import Right, check
+from ..core.state import ConversationState
+from ..errors import DomainError, Reason
+from ..telemetry.tracing import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A change is durable at `seq` since `time_ms`; `seq` is 0 when there was nothing to change."""
+
+    seq: int
+    time_ms: int
+
+
+Done = Callable[[Committed | DomainError], None]
+
+
+class Proposal(ABC):
+    """A change that somebody asks for. `done` is called once, with the outcome.
+
+    The rest of the attributes belongs to the sequencer: `cleared` are positions whose entries have this id from another sender;
+    `absent_upto` is the id time up to which the store was searched in vain; `after_found` tells of `after`.
+    """
+
+    __slots__ = (
+        "absent_upto",
+        "after",
+        "after_found",
+        "cleared",
+        "done",
+        "id",
+        "log",
+        "ready",
+        "span",
+        "user_id",
+    )
+
+    changes_state = True
+
+    def __init__(
+        self, log: str, change_id: ChangeId, user_id: str, done: Done, after: ChangeId | None = None
+    ) -> None:
+        self.log = log
+        self.id = change_id
+        self.user_id = user_id
+        self.done = done
+        self.after = after
+        self.span: Span | None = None
+        self.cleared: frozenset[int] = frozenset()
+        self.absent_upto = -1
+        self.after_found: bool | None = None
+        self.ready = False
+
+    def users(self) -> tuple[str, ...]:
+        """The users whose memberships the decision needs to know."""
+        return (self.user_id,)
+
+    def joining(self) -> tuple[str, ...]:
+        """The users whose index must name the log before the commit."""
+        return ()
+
+    @abstractmethod
+    def decide(
+        self, state: ConversationState, memberships: dict[str, Membership | None]
+    ) -> Body | None:
+        """What to append, or None when there is nothing to change. Raises DomainError to refuse."""
+
+    @abstractmethod
+    def same_as(self, body: Body) -> bool:
+        """Whether an entry that has this proposal's id says the same."""
+
+
+class PostMessage(Proposal):
+    """A message."""
+
+    __slots__ = ("content",)
+    changes_state = False
+
+    def __init__(
+        self,
+        log: str,
+        change_id: ChangeId,
+        user_id: str,
+        done: Done,
+        content: bytes,
+        after: ChangeId | None,
+    ) -> None:
+        super().__init__(log, change_id, user_id, done, after)
+        self.content = content
+
+    def decide(
+        self, state: ConversationState, memberships: dict[str, Membership | None]
+    ) -> Body | None:
+        """See `Proposal`."""
+        check(state, memberships[self.user_id], Right.POST)
+        return MessagePosted(self.content)
+
+    def same_as(self, body: Body) -> bool:
+        """See `Proposal`."""
+        return isinstance(body, MessagePosted) and body.content == self.content
+
+
+class Create(Proposal):
+    """A new conversation. The log's name is derived from the request, so nobody can take another's."""
+
+    __slots__ = ("body",)
+
+    def __init__(
+        self, log: str, change_id: ChangeId, user_id: str, done: Done, body: ConversationCreated
+    ) -> None:
+        super().__init__(log, change_id, user_id, done)
+        self.body = body
+
+    def joining(self) -> tuple[str, ...]:
+        """See `Proposal`."""
+        return tuple(m.user_id for m in self.body.members)
+
+    def decide(
+        self, state: ConversationState, memberships: dict[str, Membership | None]
+    ) -> Body | None:
+        """See `Proposal`. A direct conversation that is there already is what was asked for."""
+        if state.kind is None:
+            return self.body
+        if state.kind is ConversationKind.DIRECT and self.body.kind is state.kind:
+            return None
+        raise DomainError(
+            Reason.ID_REUSED,
+            "The request_id was used for another conversation.",
+            field="request_id",
+            metadata={"seq": "1"},
+        )
+
+    def same_as(self, body: Body) -> bool:
+        """See `Proposal`."""
+        return body == self.body
+
+
+class Add(Proposal):
+    """New members."""
+
+    __slots__ = ("max_members", "members")
+
+    def __init__(
+        self,
+        log: str,
+        change_id: ChangeId,
+        user_id: str,
+        done: Done,
+        members: tuple[NewMember, ...],
+        max_members: int,
+    ) -> None:
+        super().__init__(log, change_id, user_id, done)
+        self.members = members
+        self.max_members = max_members
+
+    def users(self) -> tuple[str, ...]:
+        """See `Proposal`."""
+        return (self.user_id, *(m.user_id for m in self.members))
+
+    def joining(self) -> tuple[str, ...]:
+        """See `Proposal`."""
+        return tuple(m.user_id for m in self.members)
+
+    def decide(
+        self, state: ConversationState, memberships: dict[str, Membership | None]
+    ) -> Body | None:
+        """See `Proposal`."""
+        check(state, memberships[self.user_id], Right.ADD_MEMBERS)
+        new = []
+        for member in self.members:
+            known = memberships[member.user_id]
+            if known is None or not known.current:
+                new.append(member)
+        if not new:
+            return None
+        if state.member_count + len(new) > self.max_members:
+            raise DomainError(
+                Reason.MEMBER_LIMIT,
+                f"A group has at most {self.max_members:,} members.",
+                field="members",
+            )
+        return MembersAdded(tuple(new))
+
+    def same_as(self, body: Body) -> bool:
+        """See `Proposal`. Those who were members already are not in the entry."""
+        return isinstance(body, MembersAdded) and set(body.members) <= set(self.members)
+
+
+class Remove(Proposal):
+    """The end of a membership, one's own (leaving) or another's."""
+
+    __slots__ = ("removed",)
+
+    def __init__(
+        self, log: str, change_id: ChangeId, user_id: str, done: Done, removed: str
+    ) -> None:
+        super().__init__(log, change_id, user_id, done)
+        self.removed = removed
+
+    def users(self) -> tuple[str, ...]:
+        """See `Proposal`."""
+        return (self.user_id, self.removed)
+
+    def decide(
+        self, state: ConversationState, memberships: dict[str, Membership | None]
+    ) -> Body | None:
+        """See `Proposal`."""
+        right = Right.LEAVE if self.removed == self.user_id else Right.REMOVE_MEMBERS
+        check(state, memberships[self.user_id], right)
+        known = memberships[self.removed]
+        if known is None or not known.current:
+            return None
+        return MemberRemoved(self.removed)
+
+    def same_as(self, body: Body) -> bool:
+        """See `Proposal`."""
+        return body == MemberRemoved(self.removed)
+
+
+class NoteInInbox(Proposal):
+    """An entry that the server itself puts into a user's inbox, as the effect of a change elsewhere."""
+
+    __slots__ = ("body",)
+    changes_state = False
+
+    def __init__(
+        self, log: str, change_id: ChangeId, user_id: str, done: Done, body: Body
+    ) -> None:
+        super().__init__(log, change_id, user_id, done)
+        self.body = body
+
+    def users(self) -> tuple[str, ...]:
+        """See `Proposal`."""
+        return ()
+
+    def decide(
+        self, state: ConversationState, memberships: dict[str, Membership | None]
+    ) -> Body | None:
+        """See `Proposal`."""
+        return self.body
+
+    def same_as(self, body: Body) -> bool:
+        """See `Proposal`."""
+        return body == self.body
+
+
+def created(
+    kind: ConversationKind, title: str, creator: str, others: tuple[str, ...]
+) -> ConversationCreated:
+    """The first entry of a conversation: the creator owns a group, and direct conversations have no owner.
+
+    Raises DomainError when the creator is the other user too.
+    """
+    users = [u for u in others if u != creator]
+    if kind is ConversationKind.DIRECT:
+        if not users:
+            raise DomainError(
+                Reason.INVALID_FIELD,
+                "user_ids: must be another user than the caller",
+                field="user_ids",
+            )
+        first, second = sorted((creator, users[0]))
+        return ConversationCreated(kind, "", (NewMember(first), NewMember(second)))
+    return ConversationCreated(
+        kind, title, (NewMember(creator, Role.OWNER), *(NewMember(u) for u in users))
+    )
+
+

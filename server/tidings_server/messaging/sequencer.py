@@ -1,0 +1,545 @@
+"""The sequencer: gives every change its position, by group commit on a conditional append.
+
+Each log has one commit in flight; what arrives meanwhile goes together into the next. The hot path is free of tasks: a proposal is
+queued, the queues are built into batches once an event loop turn, the store answers a future, and its callback tells everybody.
+Whatever must read first (a cold log, an old id, an unknown member) or settle something (a conflict, an unknown outcome) runs in
+a task, during which the log's queue waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import structlog
+
+from ..core.clock import Clock
+from ..core.entries import Entry
+from ..core.memberships import Membership
+from ..core.pages import Page
+from ..core.state import ConversationState
+from ..errors import DomainError, Reason, outcome_unknown, store_unavailable
+from ..storage.base import APPLIED, Conflict, Outcome, Store, StoreUnavailable
+from ..telemetry.counters import Counters
+from ..telemetry.tracing import NO_TRACER, Span, Tracer
+from .batch import Batch, build
+from .log_state import LogState, load
+from .lookup import find_entry, read_entry
+from .proposals import Committed, Proposal
+
+log = structlog.get_logger(__name__)
+
+SETTLE_DEADLINE_S = 5.0
+"""How long those in a commit wait for a definite outcome before they are told that it is unknown."""
+_RETRY_FIRST_S = 0.01
+_RETRY_MOST_S = 1.0
+_CONFLICT_JITTER_S = 0.005
+
+Published = Callable[[str, Page, Span | None], None]
+Effects = Callable[[str, Entry, ConversationState], Awaitable[None]]
+
+
+class _Log:
+    """One log: its queue, its state when loaded, and what it is busy with."""
+
+    __slots__ = ("blocked", "busy", "effects", "name", "queue", "state", "waiters")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.queue: deque[Proposal] = deque()
+        self.state: LogState | None = None
+        self.busy = False
+        self.blocked = False
+        self.effects: asyncio.Task[None] | None = None
+        self.waiters: list[asyncio.Future[None]] = []
+
+
+class Sequencer:
+    """Appends to logs. One instance serves one event loop.
+
+    `published` is told of every page that was committed here, in the order of each log. `effects` writes what a change brings
+    about outside its log; it may be called again for the same change.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        rng: random.Random,
+        counters: Counters,
+        published: Published,
+        *,
+        tracer: Tracer = NO_TRACER,
+        max_idle_logs: int = 20_000,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._rng = rng
+        self._counters = counters
+        self._published = published
+        self._tracer = tracer
+        self._max_idle_logs = max_idle_logs
+        self._effects: Effects | None = None
+        self._logs: OrderedDict[str, _Log] = OrderedDict()
+        self._dirty: list[_Log] = []
+        self._flush_scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        # A commit id is a random prefix for the process and a count: unique without asking for randomness each time.
+        self._commit_prefix = rng.getrandbits(64).to_bytes(8, "big")
+        self._commits = 0
+        self._closed = False
+
+    def set_effects(self, effects: Effects) -> None:
+        """Sets what writes the effects of changes: they append to inboxes, by this very sequencer."""
+        self._effects = effects
+
+    def submit(self, proposal: Proposal) -> None:
+        """Queues a proposal. Its `done` is called once, later, with the outcome."""
+        entry = self._log(proposal.log)
+        if self._closed or entry.blocked:
+            asyncio.get_running_loop().call_soon(proposal.done, store_unavailable())
+            return
+        entry.queue.append(proposal)
+        if not entry.busy:
+            self._dirty.append(entry)
+            if not self._flush_scheduled:
+                self._flush_scheduled = True
+                asyncio.get_running_loop().call_soon(self._flush)
+
+    async def membership(self, name: str, user_id: str) -> tuple[ConversationState, Membership | None, int]:
+        """The state of a conversation, a user's membership of it, and its head, all at one position.
+
+        Raises DomainError (STORE_UNAVAILABLE).
+        """
+        try:
+            state = await self._loaded(name)
+            while user_id not in state.memberships:
+                rows = await self._store.memberships(name, [user_id])
+                before, state = state, await self._loaded(name)
+                # A change of the membership by a commit here was decided knowing it, and what is known stays. When the state
+                # was loaded anew meanwhile, others may have appended: the row may be older than the state.
+                if state is before:
+                    state.know([user_id], rows)
+        except StoreUnavailable:
+            raise store_unavailable() from None
+        return state.conversation, state.memberships[user_id], state.head
+
+    async def head(self, name: str) -> int:
+        """The newest position of a log. Raises DomainError (STORE_UNAVAILABLE)."""
+        try:
+            return (await self._loaded(name)).head
+        except StoreUnavailable:
+            raise store_unavailable() from None
+
+    async def settle_effects(self, name: str) -> None:
+        """Returns when the effects of all changes of a log are written. Raises DomainError (STORE_UNAVAILABLE)."""
+        try:
+            await self._loaded(name)
+        except StoreUnavailable:
+            raise store_unavailable() from None
+        entry = self._log(name)
+        if entry.effects is not None:
+            await asyncio.shield(entry.effects)
+
+    async def drain(self) -> None:
+        """Returns when everything queued and under way has ended. New proposals are still taken."""
+        while self._tasks or any(e.queue or e.busy for e in self._logs.values()):
+            await asyncio.sleep(0.005)
+
+    async def close(self) -> None:
+        """Refuses what is queued and stops every task. What is under way ends as the store has it."""
+        self._closed = True
+        for entry in self._logs.values():
+            self._refuse_queue(entry, store_unavailable())
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # The hot path
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        dirty, self._dirty = self._dirty, []
+        for entry in dirty:
+            self._advance(entry)
+
+    def _advance(self, entry: _Log) -> None:
+        """Begins the next commit of a log, or what must come before it."""
+        if entry.busy or not entry.queue or self._closed:
+            return
+        state = entry.state
+        if state is None:
+            self._run(entry, self._prepare(entry))
+            return
+        self._commits += 1
+        commit_id = self._commit_prefix + self._commits.to_bytes(8, "big")
+        batch = build(state, entry.queue, self._clock.now_ms(), commit_id)
+        if batch is None:
+            if entry.queue:
+                self._run(entry, self._prepare(entry))
+            return
+        span = self._trace(batch)
+        entry.busy = True
+        began = asyncio.get_running_loop().time()
+        self._store.append(batch.append).add_done_callback(
+            partial(self._answered, entry, batch, began, span)
+        )
+
+    def _answered(
+        self,
+        entry: _Log,
+        batch: Batch,
+        began: float,
+        span: Span | None,
+        future: asyncio.Future[Outcome],
+    ) -> None:
+        entry.busy = False
+        if self._closed:
+            return
+        if future.cancelled() or future.exception() is not None:
+            problem = None if future.cancelled() else future.exception()
+            if isinstance(problem, StoreUnavailable):
+                self._counters.store_errors += 1
+                if span is not None:
+                    self._tracer.end(span, Reason.STORE_UNAVAILABLE.name)
+                for proposal, _ in batch.accepted:
+                    proposal.done(store_unavailable())
+                self._advance(entry)
+                return
+            # A fault of the store's own: nothing is known of the outcome.
+            log.error("append_failed", log=entry.name, exc_info=problem)
+            self._run(entry, self._settle(entry, batch, span))
+            return
+        answer = future.result()
+        if answer is APPLIED:
+            self._counters.commit_duration_seconds.observe(
+                asyncio.get_running_loop().time() - began
+            )
+            self._applied(entry, batch, span)
+            self._advance(entry)
+        elif isinstance(answer, Conflict):
+            self._run(entry, self._conflict(entry, batch, span))
+        else:
+            self._run(entry, self._settle(entry, batch, span))
+
+    def _applied(self, entry: _Log, batch: Batch, span: Span | None) -> None:
+        """A commit of ours is durable: moves the state, tells the senders, publishes, begins the effects."""
+        state = entry.state
+        assert state is not None
+        page = batch.append.page
+        before = state.pending
+        state.apply(page, batch.changes)
+        state.pending = (*before, *(c.seq for c in batch.changes))
+        self._counters.commits += 1
+        self._counters.commit_entries.observe(page.count)
+        if span is not None:
+            self._tracer.end(span)
+        for proposal, committed in batch.accepted:
+            if not proposal.changes_state:
+                proposal.done(committed)
+        self._published(entry.name, page, span)
+        if batch.changes:
+            self._begin_effects(entry, batch)
+
+    def _trace(self, batch: Batch) -> Span | None:
+        spans = [p.span for p, _ in batch.accepted if p.span is not None]
+        if not spans:
+            return None
+        span = self._tracer.child(spans[0], "commit", links=spans[1:])
+        self._tracer.set(span, "entries", batch.append.page.count)
+        self._tracer.set(span, "seq", batch.append.page.first_seq)
+        return span
+
+    # What must be read first
+
+    async def _prepare(self, entry: _Log) -> None:
+        """Loads the log, or reads what the first proposal in the queue needs."""
+        proposal = entry.queue[0]
+        try:
+            if entry.state is None:
+                await self._load(entry)
+                return
+            state = entry.state
+            unknown = [u for u in proposal.users() if u not in state.memberships]
+            if unknown:
+                state.know(unknown, await self._store.memberships(entry.name, unknown))
+            await self._search(state, proposal)
+            if not entry.queue or entry.queue[0] is not proposal:
+                return
+            if proposal.changes_state:
+                if entry.effects is not None:
+                    # One change at a time: the next is decided when the effects of the last are written.
+                    await asyncio.wait([entry.effects])
+                joining = proposal.joining()
+                if joining:
+                    await self._store.put_user_logs(entry.name, joining)
+                proposal.ready = True
+        except StoreUnavailable:
+            self._counters.store_errors += 1
+            self._refuse_queue(entry, store_unavailable())
+
+    async def _search(self, state: LogState, proposal: Proposal) -> None:
+        """Looks for an earlier entry with the proposal's id, and for its predecessor. Ends the proposal if it is found there."""
+        membership = state.memberships.get(proposal.user_id)
+        joined = membership.intervals[0].join_seq if membership else 1
+        try:
+            if membership is not None or not proposal.users() or state.conversation.kind is None:
+                found = await find_entry(
+                    self._store, state, proposal.id, proposal.user_id, joined=joined
+                )
+                if found.entry is not None:
+                    self._end(state, proposal, _repeated(proposal, found.entry))
+                    return
+                proposal.cleared = found.others
+            proposal.absent_upto = state.recent.unseen_time
+            if proposal.after is not None and state.recent.find(proposal.after.raw) is None:
+                after = await find_entry(
+                    self._store, state, proposal.after, proposal.user_id, joined=joined
+                )
+                proposal.after_found = after.entry is not None
+        except DomainError as problem:
+            self._end(state, proposal, problem)
+
+    def _end(
+        self, state: LogState, proposal: Proposal, outcome: Committed | DomainError
+    ) -> None:
+        queue = self._log(state.log).queue
+        if queue and queue[0] is proposal:
+            queue.popleft()
+            proposal.done(outcome)
+
+    async def _load(self, entry: _Log) -> None:
+        state = await load(self._store, entry.name, self._clock.now_ms())
+        if state.pending:
+            await self._repeat_effects(state)
+        entry.state = state
+
+    async def _loaded(self, name: str) -> LogState:
+        """The state of a log, loading it when need be, never while a commit of it settles."""
+        entry = self._log(name)
+        while entry.state is None:
+            if entry.busy:
+                waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                entry.waiters.append(waiter)
+                await waiter
+            else:
+                entry.busy = True
+                try:
+                    await self._load(entry)
+                finally:
+                    self._idle(entry)
+        return entry.state
+
+    # What must be settled
+
+    async def _settle(self, entry: _Log, batch: Batch, span: Span | None) -> None:
+        """Sends the identical append again until the answer is definite."""
+        self._counters.unknown_outcomes += 1
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SETTLE_DEADLINE_S
+        told = False
+        delay = _RETRY_FIRST_S
+        while True:
+            if not told and loop.time() >= deadline:
+                told = True
+                entry.blocked = True
+                for proposal, _ in batch.accepted:
+                    proposal.done(outcome_unknown())
+                self._refuse_queue(entry, store_unavailable())
+            await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
+            delay = min(delay * 2, _RETRY_MOST_S)
+            try:
+                answer = await self._store.append(batch.append)
+                if isinstance(answer, Conflict):
+                    await self._conflict(entry, batch, span, told=told, unknown_before=True)
+                    break
+            except StoreUnavailable:
+                # This try was not applied; the one before may still be.
+                self._counters.store_errors += 1
+                continue
+            if answer is APPLIED:
+                if told:
+                    batch = _untold(batch)
+                self._applied(entry, batch, span)
+                break
+        entry.blocked = False
+
+    async def _conflict(
+        self,
+        entry: _Log,
+        batch: Batch,
+        span: Span | None,
+        *,
+        told: bool = False,
+        unknown_before: bool = False,
+    ) -> None:
+        """Reads and folds what others appended, and puts the proposals back; unless the page there is our own."""
+        state = entry.state
+        assert state is not None
+        pages = await self._read_after(entry.name, state.head)
+        if unknown_before and pages and pages[0].commit_id == batch.append.page.commit_id:
+            self._applied(entry, _untold(batch) if told else batch, span)
+            return
+        self._counters.conflicts += 1
+        if span is not None:
+            self._tracer.end(span, "CONFLICT")
+        if not told:
+            for proposal, _ in reversed(batch.accepted):
+                entry.queue.appendleft(proposal)
+        # What the others appended brings effects and pending changes that only a load sees whole.
+        entry.state = None
+        await asyncio.sleep(self._rng.uniform(0, _CONFLICT_JITTER_S))
+
+    async def _read_after(self, name: str, head: int) -> list[Page]:
+        """The first pages after a head, as soon as the store can be read."""
+        delay = _RETRY_FIRST_S
+        while True:
+            try:
+                return await self._store.read(name, head, max_bytes=1)
+            except StoreUnavailable:
+                self._counters.store_errors += 1
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _RETRY_MOST_S)
+
+    # Effects
+
+    def _begin_effects(self, entry: _Log, batch: Batch) -> None:
+        assert entry.state is not None
+        told = [(p, c) for p, c in batch.accepted if p.changes_state]
+        task = asyncio.get_running_loop().create_task(
+            self._write_effects(entry, entry.state.conversation, batch.changes, told, entry.effects)
+        )
+        entry.effects = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _write_effects(
+        self,
+        entry: _Log,
+        conversation: ConversationState,
+        changes: list[Entry],
+        told: list[tuple[Proposal, Committed]],
+        before: asyncio.Task[None] | None,
+    ) -> None:
+        try:
+            if before is not None:
+                await asyncio.wait([before])
+            for change in changes:
+                await self._write_effect(entry, conversation, change, told)
+        finally:
+            for proposal, committed in told:
+                proposal.done(committed)
+            if entry.effects is asyncio.current_task():
+                entry.effects = None
+
+    async def _write_effect(
+        self,
+        entry: _Log,
+        conversation: ConversationState,
+        change: Entry,
+        told: list[tuple[Proposal, Committed]],
+    ) -> None:
+        delay = _RETRY_FIRST_S
+        while True:
+            try:
+                await self._effect(entry.name, change, conversation)
+                break
+            except (StoreUnavailable, DomainError):
+                # The change itself is durable, and its effects will be: nobody needs to wait for them longer than this.
+                while told:
+                    proposal, committed = told.pop()
+                    proposal.done(committed)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _RETRY_MOST_S)
+        if entry.state is not None:
+            entry.state.pending = tuple(s for s in entry.state.pending if s != change.seq)
+
+    async def _effect(self, name: str, change: Entry, conversation: ConversationState) -> None:
+        assert self._effects is not None
+        await self._effects(name, change, conversation)
+
+    async def _repeat_effects(self, state: LogState) -> None:
+        """Writes the effects that the node which made the changes may not have written."""
+        for seq in state.pending:
+            change = await read_entry(self._store, state.log, seq)
+            assert change is not None, "a pending change is in the log"
+            try:
+                await self._effect(state.log, change, state.conversation)
+            except DomainError as problem:
+                raise StoreUnavailable(str(problem)) from problem
+        state.pending = ()
+
+    # Housekeeping
+
+    def _log(self, name: str) -> _Log:
+        entry = self._logs.get(name)
+        if entry is None:
+            entry = self._logs[name] = _Log(name)
+            if len(self._logs) > self._max_idle_logs:
+                self._evict()
+        else:
+            self._logs.move_to_end(name)
+        return entry
+
+    def _evict(self) -> None:
+        """Forgets the log that was used the longest ago, if it is at rest."""
+        for name, entry in self._logs.items():
+            if not (entry.queue or entry.busy or entry.effects or entry.waiters):
+                del self._logs[name]
+                return
+
+    def _run(self, entry: _Log, work: Awaitable[None]) -> None:
+        entry.busy = True
+        task = asyncio.get_running_loop().create_task(self._busy(entry, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _busy(self, entry: _Log, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception("sequencer_failed", log=entry.name)
+            entry.state = None
+            self._refuse_queue(
+                entry, DomainError(Reason.INTERNAL, "The server met a fault of its own.")
+            )
+        finally:
+            self._idle(entry)
+
+    def _idle(self, entry: _Log) -> None:
+        entry.busy = False
+        waiters, entry.waiters = entry.waiters, []
+        for waiter in waiters:
+            _resolve(waiter)
+        self._advance(entry)
+
+    def _refuse_queue(self, entry: _Log, problem: DomainError) -> None:
+        queue, entry.queue = entry.queue, deque()
+        for proposal in queue:
+            proposal.done(problem)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _untold(batch: Batch) -> Batch:
+    """The batch without its senders, who were told that the outcome is unknown."""
+    return Batch(batch.append, [], batch.changes)
+
+
+def _repeated(proposal: Proposal, entry: Entry) -> Committed | DomainError:
+    if proposal.same_as(entry.body):
+        return Committed(entry.seq, entry.time_ms)
+    return DomainError(
+        Reason.ID_REUSED,
+        "The id was used before for other content.",
+        field="message_id",
+        metadata={"seq": str(entry.seq)},
+    )
+
+
