@@ -110,12 +110,18 @@ class StoreSettings(_Group):
     path: Path = Path("data/tidings.db")
 
 
+def _secret(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"must have at least {MIN_SECRET_BYTES} bytes")
+    return secret
+
+
 class AuthSettings(_Group):
     """Whose tokens are believed."""
 
     issuer: Annotated[str, Field(min_length=1)] = "tidings"
     audience: Annotated[str, Field(min_length=1)] = "tidings"
-    hs256_secret: SecretStr | None = None
+    hs256_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = None
     jwks_file: Path | None = None
     jwks_url: Annotated[str, AfterValidator(_jwks_url)] | None = None
     leeway_s: Annotated[float, Field(ge=0, le=300)] = 5
@@ -123,9 +129,6 @@ class AuthSettings(_Group):
 
     @model_validator(mode="after")
     def _keys(self) -> Self:
-        secret = self.hs256_secret
-        if secret is not None and len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
-            raise ValueError(f"hs256_secret must have at least {MIN_SECRET_BYTES} bytes")
         if self.jwks_file is not None and self.jwks_url is not None:
             raise ValueError("jwks_file and jwks_url exclude each other")
         return self
@@ -188,14 +191,20 @@ class LogSettings(_Group):
 class OtelSettings(_Group):
     """Export of metrics and traces by OTLP over gRPC.
 
-    `trace_sample_ratio` is the part of commands that is traced: 0.01 unless given, when there is
-    an endpoint, and otherwise nothing is traced.
+    `trace_sample_ratio` is the part of commands that is traced: 0.01 unless given. Without an
+    endpoint nothing is.
     """
 
     otlp_endpoint: Annotated[str, AfterValidator(_url)] | None = None
     trace_sample_ratio: Annotated[float | None, Field(ge=0, le=1)] = None
     service_name: Annotated[str, Field(min_length=1)] = "tidings-server"
     metrics_interval_s: Annotated[float, Field(ge=1, le=3_600)] = 60
+
+    @model_validator(mode="after")
+    def _somewhere_to_send(self) -> Self:
+        if self.otlp_endpoint is None and self.trace_sample_ratio:
+            raise ValueError("trace_sample_ratio needs otlp_endpoint")
+        return self
 
     @property
     def sample_ratio(self) -> float:
@@ -214,6 +223,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
         env_prefix=PREFIX,
         env_nested_delimiter="__",
+        env_ignore_empty=True,
     )
 
     grpc: GrpcSettings = GrpcSettings()
@@ -238,11 +248,12 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+def load(path: Path | None = None) -> Settings:
     """The settings from the environment and a TOML file, whose path may also be in TIDINGS_CONFIG.
 
     Raises ConfigError.
     """
+    environ = os.environ
     if path is None and environ.get(CONFIG_VARIABLE):
         path = Path(environ[CONFIG_VARIABLE])
     given = _read_toml(path) if path is not None else {}
