@@ -2,10 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 BIN := .venv/bin
-PYTHON := $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-
-PACKAGES := server clients/python/tidings clients/terminal tools tests
 
 ##@ Use
 .PHONY: help
@@ -25,7 +22,7 @@ setup: ## Make .venv with everything to develop and test
 
 .PHONY: test
 test: check ## Check everything, then run every test
-	$(PYTHON) -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
 check: lint types imports proto ## Lint, types, imports between layers, the contract and its generated code
@@ -74,15 +71,15 @@ SEEDS ?= 500
 
 .PHONY: simulate
 simulate: setup ## Simulate SEEDS=n worlds of faults and check every invariant
-	$(PYTHON) -m tests.simulation --seeds $(SEEDS) $(ARGS)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 .PHONY: bench
 bench: setup ## Measure server CPU per message and delivery beside a pass-through server
-	$(PYTHON) -m tools.bench $(ARGS)
+	$(BIN)/python -m tools.bench $(ARGS)
 
 .PHONY: replay
 replay: setup ## Replay real conversations with many devices and verify every one of them
-	$(PYTHON) -m tools.replay $(ARGS)
+	$(BIN)/python -m tools.replay $(ARGS)
 
 ##@ Tidy
 .PHONY: clean

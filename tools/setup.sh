@@ -28,13 +28,12 @@ stamp=.venv/.setup-$profile
 state=$(pwd && sha256sum tools/setup.sh requirements/bootstrap.txt "$locked" pyproject.toml clients/python/pyproject.toml)
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ] && [ -x .venv/bin/python ] && exit 0
 
-# Prints the real path of the first Python >= 3.11 (behind a shim, say); with an argument, one that can also make
-# environments.
+# Prints the path (not the shim) of the first Python >= 3.11 that can make environments.
 find_python() {
-  local need="import sys; assert sys.version_info >= (3, 11)" name
-  [ $# -eq 0 ] || need="$need; import ensurepip, venv"
+  local name
   for name in ${PYTHON:-python3.11 python3 python3.12 python3.13 python3.14 /usr/bin/python3}; do
-    "$name" -c "$need; print(sys._base_executable)" 2>/dev/null && return 0
+    "$name" -c "import sys; assert sys.version_info >= (3, 11)
+import ensurepip, venv; print(sys._base_executable)" 2>/dev/null && return 0
   done
   return 1
 }
@@ -47,19 +46,15 @@ install_debian() {
     as_root=sudo
   fi
   say "installing $* through apt-get"
-  $as_root apt-get update -qq >&2
-  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >&2
+  $as_root apt-get update -qq >/dev/null
+  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
 }
 
 if ! .venv/bin/python -c 'import pip, sys; assert sys.version_info >= (3, 11)' 2>/dev/null; then
-  python=$(find_python venv) || {
-    found=$(find_python) || found=
-    case $found in
-      "" | /usr/bin/*) install_debian python3 python3-venv ;;
-      *) fail "$found has no venv module: choose another with PYTHON=/path/to/python" ;;
-    esac
-    PYTHON=${PYTHON:-/usr/bin/python3}
-    python=$(find_python venv) || fail "no Python 3.11 or newer found; name one with PYTHON=/path/to/python"
+  python=$(find_python) || {
+    [ -z "${PYTHON:-}" ] || fail "$PYTHON is not a Python 3.11 or newer with its venv module"
+    install_debian python3 python3-venv
+    python=$(find_python) || fail "no Python 3.11 or newer found; name one with PYTHON=/path/to/python"
   }
   say "making .venv with $python"
   # The lock is in .venv: its content is replaced, not the folder.
@@ -71,6 +66,8 @@ say "installing $locked"
 rm -f "$stamp"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
   --requirement requirements/bootstrap.txt
+# Trust what the system trusts, as pip does: companies and test machines have authorities of their own.
+[ -e /etc/ssl/certs/ca-certificates.crt ] && export UV_SYSTEM_CERTS=true
 uv() { .venv/bin/uv --quiet --no-progress pip install --python .venv/bin/python "$@"; }
 uv --require-hashes --requirement "$locked"
 uv --no-deps --no-build-isolation --editable clients/python --editable .
