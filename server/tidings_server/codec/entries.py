@@ -75,7 +75,7 @@ def _encode_body(body: Body) -> bytes:
     match body:
         case ConversationCreated(kind, title, members):
             created = entry.conversation_created
-            created.kind = kind.value
+            created.kind = kind.value  # type: ignore[assignment]
             created.title = title
             for m in members:
                 created.members.add(user_id=m.user_id, role=m.role.value)
@@ -87,10 +87,10 @@ def _encode_body(body: Body) -> bytes:
         case ConversationJoined():
             joined = entry.conversation_joined
             joined.conversation_id = body.conversation_id
-            joined.kind = body.kind.value
+            joined.kind = body.kind.value  # type: ignore[assignment]
             joined.title = body.title
             joined.seq = body.seq
-            joined.role = body.role.value
+            joined.role = body.role.value  # type: ignore[assignment]
             joined.peer_user_id = body.peer_user_id
         case ConversationLeft(conversation_id, seq):
             entry.conversation_left.conversation_id = conversation_id

@@ -136,9 +136,7 @@ def _response_delivered(r: c.Delivered) -> Message:
 
 
 def _response_read(r: c.Read) -> Message:
-    return receipt_service_pb2.MarkReadResponse(
-        read_seq=r.read_seq, unread_count=r.unread_count
-    )
+    return receipt_service_pb2.MarkReadResponse(read_seq=r.read_seq, unread_count=r.unread_count)
 
 
 def _response_receipts(r: c.ReceiptsListed) -> Message:
@@ -178,9 +176,7 @@ def _presence(p: c.PresenceView) -> presence_service_pb2.Presence:
 
 
 def _response_presence(r: c.PresenceGot) -> Message:
-    return presence_service_pb2.GetPresenceResponse(
-        presences=[_presence(p) for p in r.presences]
-    )
+    return presence_service_pb2.GetPresenceResponse(presences=[_presence(p) for p in r.presences])
 
 
 def _response_status(r: c.StatusSet) -> Message:

@@ -20,7 +20,14 @@ from tidings.v1 import (
 
 from ..core import commands as c
 from ..core.entries import ConversationKind, NewMember, Role
-from ..core.ids import id_bytes, inbox_log, is_conversation_id, is_inbox, user_id_problem, uuid7_time
+from ..core.ids import (
+    id_bytes,
+    inbox_log,
+    is_conversation_id,
+    is_inbox,
+    user_id_problem,
+    uuid7_time,
+)
 from ..core.limits import Limits
 from ..errors import DomainError, Reason, invalid
 
@@ -140,7 +147,9 @@ class RequestReader:
     def _hello(self, r: chat_service_pb2.Hello) -> c.Hello:
         if len(r.cursors) > MAX_HELLO_CURSORS:
             raise DomainError(
-                Reason.TOO_LARGE, f"A hello has at most {MAX_HELLO_CURSORS} cursors.", field="cursors"
+                Reason.TOO_LARGE,
+                f"A hello has at most {MAX_HELLO_CURSORS} cursors.",
+                field="cursors",
             )
         _text("incarnation", r.incarnation, MAX_DEVICE_TEXT_BYTES)
         _text("client", r.client, MAX_DEVICE_TEXT_BYTES)
@@ -252,9 +261,7 @@ class RequestReader:
             _user("user_id", r.user_id),
         )
 
-    def _leave(
-        self, r: conversation_service_pb2.LeaveConversationRequest
-    ) -> c.LeaveConversation:
+    def _leave(self, r: conversation_service_pb2.LeaveConversationRequest) -> c.LeaveConversation:
         return c.LeaveConversation(
             _conversation_id(r.conversation_id), _change_id("request_id", r.request_id)
         )
@@ -379,9 +386,7 @@ def _text(field: str, value: str, limit: int) -> None:
 
 def _unknown_field(message: Message) -> DomainError:
     path = _unknown_path(message)
-    return DomainError(
-        Reason.UNKNOWN_FIELD, f"The field {path} is not known here.", field=path
-    )
+    return DomainError(Reason.UNKNOWN_FIELD, f"The field {path} is not known here.", field=path)
 
 
 def _unknown_path(message: Message) -> str:

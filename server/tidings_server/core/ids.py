@@ -42,13 +42,7 @@ def id_bytes(text: str) -> bytes:
 
     Raises ValueError when it isn't one, whatever its version.
     """
-    if (
-        len(text) != 36
-        or text[8] != "-"
-        or text[13] != "-"
-        or text[18] != "-"
-        or text[23] != "-"
-    ):
+    if len(text) != 36 or text[8] != "-" or text[13] != "-" or text[18] != "-" or text[23] != "-":
         raise ValueError("not a UUID in lower-case text form")
     digits = text.replace("-", "")
     if len(digits) != 32 or not _HEX.issuperset(digits):

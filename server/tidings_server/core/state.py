@@ -61,9 +61,7 @@ def fold(state: ConversationState, entry: Entry) -> ConversationState:
                 peers=tuple(users) if kind is ConversationKind.DIRECT else (),
             )
         case MembersAdded(members=members):
-            return replace(
-                state, seq=entry.seq, member_count=state.member_count + len(members)
-            )
+            return replace(state, seq=entry.seq, member_count=state.member_count + len(members))
         case MemberRemoved():
             return replace(state, seq=entry.seq, member_count=state.member_count - 1)
         case UnknownBody():

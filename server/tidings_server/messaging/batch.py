@@ -9,7 +9,14 @@ from ..codec.entries import EntryEncoder
 from ..core import state as folding
 from ..core.entries import STATE_BODIES, Entry, MemberRemoved, MessagePosted
 from ..core.ids import SKEW_MS
-from ..core.pages import BUCKET_SIZE, MAX_PAGE_BYTES, MAX_PAGE_ENTRIES, Page, PageFlag, room_in_bucket
+from ..core.pages import (
+    BUCKET_SIZE,
+    MAX_PAGE_BYTES,
+    MAX_PAGE_ENTRIES,
+    Page,
+    PageFlag,
+    room_in_bucket,
+)
 from ..errors import DomainError, Reason
 from ..storage.base import Append
 from .log_state import LogState
@@ -79,9 +86,7 @@ def build(
             if proposal.changes_state:
                 # A change of the state ends its page: what follows is decided on the state after it.
                 changes.append(
-                    Entry(
-                        state.log, seq, ordinal, proposal.id.text, proposal.user_id, stamp, body
-                    )
+                    Entry(state.log, seq, ordinal, proposal.id.text, proposal.user_id, stamp, body)
                 )
                 pending = (*pending, seq)
         part = encoder.encode(seq, ordinal, proposal.id.text, proposal.user_id, body)
@@ -92,12 +97,8 @@ def build(
         accepted.append((proposal, Committed(seq, stamp)))
     if not accepted:
         return None
-    page = Page(
-        first, len(parts), stamp, ordinal, commit_id, b"".join(ids), flags, b"".join(parts)
-    )
-    snapshot = (
-        folding.dump(state.conversation) if state.head % BUCKET_SIZE == 0 else None
-    )
+    page = Page(first, len(parts), stamp, ordinal, commit_id, b"".join(ids), flags, b"".join(parts))
+    snapshot = folding.dump(state.conversation) if state.head % BUCKET_SIZE == 0 else None
     return Batch(Append(state.log, state.head, page, pending, snapshot), accepted, changes)
 
 
@@ -165,5 +166,3 @@ def _check_time(proposal: Proposal, stamp: int) -> None:
             field="message_id",
             metadata={"server_time_ms": str(stamp)},
         )
-
-

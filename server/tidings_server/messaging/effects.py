@@ -50,9 +50,7 @@ class MembershipEffects:
     def _note(
         self, log: str, change: Entry, conversation: ConversationState, user: str
     ) -> asyncio.Future[Committed | DomainError]:
-        future: asyncio.Future[Committed | DomainError] = (
-            asyncio.get_running_loop().create_future()
-        )
+        future: asyncio.Future[Committed | DomainError] = asyncio.get_running_loop().create_future()
         text = derived_uuid7(change.time_ms, log, str(change.seq), user)
         self._sequencer.submit(
             NoteInInbox(

@@ -95,9 +95,7 @@ async def _fold_stored(store: Store, state: LogState) -> None:
         state.conversation = folding.load(snapshot.state)
         after = snapshot.seq
     while True:
-        pages = await store.read_flagged(
-            state.log, after, PageFlag.STATE, limit=_FLAGGED_AT_ONCE
-        )
+        pages = await store.read_flagged(state.log, after, PageFlag.STATE, limit=_FLAGGED_AT_ONCE)
         for page in pages:
             for entry in decode_entries(page.body):
                 # Another node may have appended since the head was read: that is folded when its page is applied.

@@ -243,9 +243,7 @@ class NoteInInbox(Proposal):
     __slots__ = ("body",)
     changes_state = False
 
-    def __init__(
-        self, log: str, change_id: ChangeId, user_id: str, done: Done, body: Body
-    ) -> None:
+    def __init__(self, log: str, change_id: ChangeId, user_id: str, done: Done, body: Body) -> None:
         super().__init__(log, change_id, user_id, done)
         self.body = body
 
@@ -284,5 +282,3 @@ def created(
     return ConversationCreated(
         kind, title, (NewMember(creator, Role.OWNER), *(NewMember(u) for u in users))
     )
-
-

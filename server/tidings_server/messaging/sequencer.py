@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -28,7 +29,7 @@ from ..telemetry.tracing import NO_TRACER, Span, Tracer
 from .batch import Batch, build
 from .log_state import LogState, load
 from .lookup import find_entry, read_entry
-from .proposals import Committed, Proposal
+from .proposals import Committed, Done, Proposal
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +41,17 @@ _CONFLICT_JITTER_S = 0.005
 
 Published = Callable[[str, Page, Span | None], None]
 Effects = Callable[[str, Entry, ConversationState], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """A log at one position: `head`, with its ordinal and stamp, the folded state and one user's membership."""
+
+    conversation: ConversationState
+    membership: Membership | None
+    head: int
+    ordinal: int
+    stamp: int
 
 
 class _Log:
@@ -109,11 +121,8 @@ class Sequencer:
                 self._flush_scheduled = True
                 asyncio.get_running_loop().call_soon(self._flush)
 
-    async def membership(self, name: str, user_id: str) -> tuple[ConversationState, Membership | None, int]:
-        """The state of a conversation, a user's membership of it, and its head, all at one position.
-
-        Raises DomainError (STORE_UNAVAILABLE).
-        """
+    async def view(self, name: str, user_id: str) -> LogView:
+        """A log as a user sees it, all at one position. Raises DomainError (STORE_UNAVAILABLE)."""
         try:
             state = await self._loaded(name)
             while user_id not in state.memberships:
@@ -125,7 +134,25 @@ class Sequencer:
                     state.know([user_id], rows)
         except StoreUnavailable:
             raise store_unavailable() from None
-        return state.conversation, state.memberships[user_id], state.head
+        return LogView(
+            state.conversation,
+            state.memberships[user_id],
+            state.head,
+            state.ordinal,
+            state.stamp,
+        )
+
+    async def state(self, name: str) -> LogState:
+        """All that is known of a log, to be read at once. Raises DomainError (STORE_UNAVAILABLE)."""
+        try:
+            return await self._loaded(name)
+        except StoreUnavailable:
+            raise store_unavailable() from None
+
+    def member_count(self, name: str) -> int | None:
+        """The number of members of a conversation, if it is known without reading."""
+        entry = self._logs.get(name)
+        return entry.state.conversation.member_count if entry and entry.state else None
 
     async def head(self, name: str) -> int:
         """The newest position of a log. Raises DomainError (STORE_UNAVAILABLE)."""
@@ -133,16 +160,6 @@ class Sequencer:
             return (await self._loaded(name)).head
         except StoreUnavailable:
             raise store_unavailable() from None
-
-    async def settle_effects(self, name: str) -> None:
-        """Returns when the effects of all changes of a log are written. Raises DomainError (STORE_UNAVAILABLE)."""
-        try:
-            await self._loaded(name)
-        except StoreUnavailable:
-            raise store_unavailable() from None
-        entry = self._log(name)
-        if entry.effects is not None:
-            await asyncio.shield(entry.effects)
 
     async def drain(self) -> None:
         """Returns when everything queued and under way has ended. New proposals are still taken."""
@@ -272,7 +289,9 @@ class Sequencer:
             if proposal.changes_state:
                 if entry.effects is not None:
                     # One change at a time: the next is decided when the effects of the last are written.
-                    await asyncio.wait([entry.effects])
+                    await asyncio.wait([entry.effects], timeout=SETTLE_DEADLINE_S)
+                    if entry.effects is not None:
+                        raise StoreUnavailable("the effects of an earlier change can't be written")
                 joining = proposal.joining()
                 if joining:
                     await self._store.put_user_logs(entry.name, joining)
@@ -303,9 +322,7 @@ class Sequencer:
         except DomainError as problem:
             self._end(state, proposal, problem)
 
-    def _end(
-        self, state: LogState, proposal: Proposal, outcome: Committed | DomainError
-    ) -> None:
+    def _end(self, state: LogState, proposal: Proposal, outcome: Committed | DomainError) -> None:
         queue = self._log(state.log).queue
         if queue and queue[0] is proposal:
             queue.popleft()
@@ -522,6 +539,19 @@ class Sequencer:
             proposal.done(problem)
 
 
+Make = Callable[[Done], Proposal]
+
+
+async def commit(sequencer: Sequencer, make: Make) -> Committed:
+    """Submits the proposal that `make` gives and awaits its outcome. Raises the DomainError that it ends with."""
+    future: asyncio.Future[Committed | DomainError] = asyncio.get_running_loop().create_future()
+    sequencer.submit(make(lambda outcome: None if future.done() else future.set_result(outcome)))
+    outcome = await future
+    if isinstance(outcome, DomainError):
+        raise outcome
+    return outcome
+
+
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -541,5 +571,3 @@ def _repeated(proposal: Proposal, entry: Entry) -> Committed | DomainError:
         field="message_id",
         metadata={"seq": str(entry.seq)},
     )
-
-

@@ -1,0 +1,184 @@
+"""Conversations: creating them, changing who is in them, and showing them as a member sees them."""
+
+from __future__ import annotations
+
+import random
+
+from ..core.clock import Clock
+from ..core.commands import (
+    AddMembers,
+    ChangeId,
+    ConversationGot,
+    ConversationsListed,
+    ConversationView,
+    CreateConversation,
+    GetConversation,
+    LeaveConversation,
+    ListConversations,
+    ListMembers,
+    MembersChanged,
+    MembersListed,
+    RemoveMember,
+)
+from ..core.entries import ConversationKind
+from ..core.ids import direct_conversation_id, group_conversation_id, id_bytes, uuid7
+from ..core.limits import Limits
+from ..core.permissions import Right, check
+from ..core.principal import Principal
+from ..errors import conversation_not_found, invalid
+from ..storage.base import Receipt, Store
+from .proposals import Add, Create, Remove, created
+from .sequencer import LogView, Sequencer, commit
+
+
+class Conversations:
+    """Handles the commands about conversations and members. Raises DomainError, and StoreUnavailable."""
+
+    def __init__(
+        self, store: Store, sequencer: Sequencer, clock: Clock, rng: random.Random, limits: Limits
+    ) -> None:
+        self._store = store
+        self._sequencer = sequencer
+        self._clock = clock
+        self._rng = rng
+        self._limits = limits
+
+    async def create(self, caller: Principal, command: CreateConversation) -> ConversationGot:
+        """Creates a group, or gets the direct conversation with a user."""
+        body = created(command.kind, command.title, caller.user_id, command.user_ids)
+        change_id = command.id
+        if change_id is None:
+            (peer,) = (m.user_id for m in body.members if m.user_id != caller.user_id)
+            log = direct_conversation_id(caller.user_id, peer)
+            now = self._clock.now_ms()
+            text = uuid7(now, self._rng)
+            change_id = ChangeId(text, id_bytes(text), now)
+        else:
+            log = group_conversation_id(caller.user_id, change_id.text)
+        await commit(
+            self._sequencer, lambda done: Create(log, change_id, caller.user_id, done, body)
+        )
+        view = await self._sequencer.view(log, caller.user_id)
+        return ConversationGot(await self._show(log, caller.user_id, view), created=True)
+
+    async def add(self, caller: Principal, command: AddMembers) -> MembersChanged:
+        """Adds members."""
+        committed = await commit(
+            self._sequencer,
+            lambda done: Add(
+                command.conversation_id,
+                command.id,
+                caller.user_id,
+                done,
+                command.members,
+                self._limits.max_members,
+            ),
+        )
+        return MembersChanged(AddMembers, committed.seq)
+
+    async def remove(self, caller: Principal, command: RemoveMember) -> MembersChanged:
+        """Removes a member. Leaving is a right of its own."""
+        if command.user_id == caller.user_id:
+            raise invalid("user_id", "must be another than the caller, who leaves instead")
+        committed = await commit(
+            self._sequencer,
+            lambda done: Remove(
+                command.conversation_id, command.id, caller.user_id, done, command.user_id
+            ),
+        )
+        return MembersChanged(RemoveMember, committed.seq)
+
+    async def leave(self, caller: Principal, command: LeaveConversation) -> MembersChanged:
+        """Ends the caller's membership."""
+        committed = await commit(
+            self._sequencer,
+            lambda done: Remove(
+                command.conversation_id, command.id, caller.user_id, done, caller.user_id
+            ),
+        )
+        return MembersChanged(LeaveConversation, committed.seq)
+
+    async def get(self, caller: Principal, command: GetConversation) -> ConversationGot:
+        """Gets a conversation that the caller is or was a member of."""
+        view = await self._sequencer.view(command.conversation_id, caller.user_id)
+        return ConversationGot(
+            await self._show(command.conversation_id, caller.user_id, view), created=False
+        )
+
+    async def list_conversations(
+        self, caller: Principal, command: ListConversations
+    ) -> ConversationsListed:
+        """Lists the caller's conversations, the latest active first."""
+        before = _activity(command.page_token)
+        logs = await self._store.user_logs(caller.user_id)
+        heads = await self._store.heads(logs)
+        rows = await self._store.memberships_of(caller.user_id, list(heads))
+        # A conversation whose effects are pending may not have its row yet: the view below applies them first.
+        listed = sorted(
+            (
+                (head.stamp, log)
+                for log, head in heads.items()
+                if head.pending or (log in rows and rows[log].current)
+            ),
+            reverse=True,
+        )
+        if before is not None:
+            listed = [item for item in listed if item < before]
+        views: list[ConversationView] = []
+        token = ""
+        at = 0
+        while at < len(listed) and len(views) < command.page_size:
+            stamp, log = listed[at]
+            at += 1
+            view = await self._sequencer.view(log, caller.user_id)
+            if view.membership is not None and view.membership.current:
+                views.append(await self._show(log, caller.user_id, view))
+                token = f"{stamp}.{log}"
+        return ConversationsListed(tuple(views), token if at < len(listed) else "")
+
+    async def list_members(self, caller: Principal, command: ListMembers) -> MembersListed:
+        """Lists the members."""
+        log = command.conversation_id
+        view = await self._sequencer.view(log, caller.user_id)
+        check(view.conversation, view.membership, Right.READ)
+        rows = await self._store.list_memberships(
+            log, after_user=command.page_token, limit=command.page_size + 1
+        )
+        more = len(rows) > command.page_size
+        rows = rows[: command.page_size]
+        return MembersListed(tuple(rows), rows[-1].user_id if more else "")
+
+    async def _show(self, log: str, user: str, view: LogView) -> ConversationView:
+        membership, state = view.membership, view.conversation
+        if state.kind is None or membership is None:
+            raise conversation_not_found()
+        receipts = await self._store.receipts_of(user, [log])
+        receipt = receipts.get(log, Receipt(log, user))
+        unread = (
+            view.ordinal - max(receipt.read_ordinal, membership.intervals[-1].join_ordinal)
+            if membership.current
+            else 0
+        )
+        return ConversationView(
+            conversation_id=log,
+            kind=ConversationKind(state.kind),
+            title=state.title,
+            peer_user_id=state.peer_of(user),
+            create_ms=state.create_ms,
+            update_ms=view.stamp,
+            member_count=state.member_count,
+            head_seq=membership.last_visible or view.head,
+            role=membership.role if membership.current else None,
+            join_seq=membership.join_seq,
+            read_seq=receipt.read_seq,
+            unread_count=max(unread, 0),
+        )
+
+
+def _activity(token: str) -> tuple[int, str] | None:
+    if not token:
+        return None
+    stamp, _, log = token.partition(".")
+    if not stamp.isdecimal() or not log:
+        raise invalid("page_token", "is none that this server made")
+    return int(stamp), log
