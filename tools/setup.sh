@@ -50,6 +50,23 @@ install_debian() {
   $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
 }
 
+# Prometheus' own checker of metrics, out of Debian's package: installed whole, that would start a server.
+take_promtool() {
+  command -v promtool >/dev/null || [ -x .venv/bin/promtool ] && return
+  command -v apt-get >/dev/null || fail "promtool, which comes with Prometheus, is needed for tests; install it and try again"
+  local folder
+  folder=$(mktemp -d)
+  say "taking promtool from Debian's package prometheus"
+  if ! (cd "$folder" && apt-get download -qq prometheus >/dev/null 2>&1); then
+    [ "$(id -u)" -eq 0 ] || fail "the package lists are missing; please run as root: apt-get update"
+    apt-get update -qq >/dev/null
+    (cd "$folder" && apt-get download -qq prometheus >/dev/null)
+  fi
+  dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$folder/promtool"
+  install -m 755 "$folder/promtool" .venv/bin/promtool
+  rm -rf "$folder"
+}
+
 if ! .venv/bin/python -c 'import pip, sys; assert sys.version_info >= (3, 11)' 2>/dev/null; then
   python=$(find_python) || {
     [ -z "${PYTHON:-}" ] || fail "$PYTHON is not a Python 3.11 or newer with its venv module"
@@ -71,5 +88,6 @@ rm -f "$stamp"
 uv() { .venv/bin/uv --quiet --no-progress pip install --python .venv/bin/python "$@"; }
 uv --require-hashes --requirement "$locked"
 uv --no-deps --no-build-isolation --editable clients/python --editable .
+[ "$profile" = run ] || take_promtool
 printf '%s\n' "$state" >"$stamp"
 say "done"

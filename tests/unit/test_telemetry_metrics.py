@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -148,6 +152,14 @@ def test_histograms_are_cumulative_and_keep_their_bounds(counters: Counters, end
     assert got["tidings_commit_duration_seconds_count"] == 0
 
 
+def _promtool() -> str:
+    """Where tools/setup.sh put it, or the system's."""
+    here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    found = shutil.which("promtool", path=here)
+    assert found is not None, "promtool is missing: run tools/setup.sh"
+    return found
+
+
 def test_promtool_accepts_the_metrics(counters: Counters, endpoint: str) -> None:
     counters.commands["send_message", "OK"] += 1
     counters.sessions_ended["CLIENT_LEFT"] += 1
@@ -155,7 +167,7 @@ def test_promtool_accepts_the_metrics(counters: Counters, endpoint: str) -> None
     counters.commit_duration_seconds.observe(0.01)
     _, text = get(f"{endpoint}/metrics")
     checked = subprocess.run(
-        ["promtool", "check", "metrics"],
+        [_promtool(), "check", "metrics"],
         input=text,
         capture_output=True,
         text=True,
@@ -167,7 +179,7 @@ def test_promtool_accepts_the_metrics(counters: Counters, endpoint: str) -> None
 
 def test_promtool_can_refuse() -> None:
     checked = subprocess.run(
-        ["promtool", "check", "metrics"],
+        [_promtool(), "check", "metrics"],
         input="# TYPE tidings_things counter\ntidings_things 1\n",
         capture_output=True,
         text=True,

@@ -22,6 +22,7 @@ from tidings_server.telemetry.tracing import Span
 MAX_PARENTS_A_SECOND = 100
 """How many commands a second are traced because callers wish it, whatever the sample ratio."""
 
+_EXPORT_TIMEOUT_S = 3
 _propagator = TraceContextTextMapPropagator()
 
 
@@ -116,7 +117,7 @@ class OtelTracer:
 
 def otlp_processor(endpoint: str) -> SpanProcessor:
     """Sends spans in batches to a collector. What it can't take in time is dropped."""
-    return BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint))
+    return BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_TIMEOUT_S))
 
 
 def _parse(traceparent: str) -> Context | None:
