@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from google.protobuf.message import DecodeError
+
 from tidings.v1 import chat_service_pb2, conversation_pb2, entry_pb2
 
 from ..core.entries import (

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from tidings.v1 import (
     chat_service_pb2,
     conversation_pb2,

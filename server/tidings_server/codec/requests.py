@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
+
 from tidings.v1 import (
     chat_service_pb2,
     conversation_pb2,

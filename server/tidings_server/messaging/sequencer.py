@@ -193,7 +193,8 @@ class Sequencer:
             return
         self._commits += 1
         commit_id = self._commit_prefix + self._commits.to_bytes(8, "big")
-        batch = build(state, entry.queue, self._clock.now_ms(), commit_id)
+        now = max(self._clock.now_ms(), self._store.stamp_floor)
+        batch = build(state, entry.queue, now, commit_id)
         if batch is None:
             if entry.queue:
                 self._run(entry, self._prepare(entry))

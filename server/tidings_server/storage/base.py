@@ -166,6 +166,19 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def history_since(self, incarnation: str) -> int | None:
+        """When the history of an *earlier* incarnation of this store ended, as a stamp: pages
+        appended after the restore have a stamp of at least that, pages before a smaller one (a
+        restore takes the largest stamp of its backup plus one). None for every other name. Known
+        once `open` returned.
+        """
+
+    @property
+    @abstractmethod
+    def stamp_floor(self) -> int:
+        """The least stamp that a page appended from now on may have; 0 when there was no restore."""
+
+    @abstractmethod
     async def open(self) -> None:
         """Makes the store usable, bringing its schema up to date.
 

@@ -41,6 +41,8 @@ class MemoryDisk:
 
     def __init__(self) -> None:
         self.incarnation = ""
+        # Earlier incarnations, each with the stamp at which its history ended.
+        self.ended: dict[str, int] = {}
         self._logs: dict[str, _Log] = {}
         self._memberships: dict[str, dict[str, Membership]] = {}
         self._user_logs: dict[str, set[str]] = {}
@@ -51,6 +53,8 @@ class MemoryDisk:
     def backup(self) -> MemoryDisk:
         """A copy as of now; a store opened on it is another incarnation."""
         other = copy.deepcopy(self)
+        stamps = [page.stamp for log in self._logs.values() for page in log.pages]
+        other.ended[self.incarnation] = max(stamps, default=0) + 1
         other.incarnation = ""
         return other
 

@@ -52,6 +52,13 @@ class MemoryStore(Store):
     def incarnation(self) -> str:
         return self._disk.incarnation
 
+    def history_since(self, incarnation: str) -> int | None:
+        return self._disk.ended.get(incarnation)
+
+    @property
+    def stamp_floor(self) -> int:
+        return max(self._disk.ended.values(), default=0)
+
     async def open(self) -> None:
         self._disk.incarnation = self._disk.incarnation or self._new_id()
         self._usable = True

@@ -1,0 +1,1 @@
+"""The way out: committed pages reach every connected device, in order, once."""

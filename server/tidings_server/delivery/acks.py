@@ -1,0 +1,99 @@
+"""Acknowledged positions on their way to the store: cursors and delivered marks, gathered so that
+a device that acknowledges often costs few writes.
+
+A cursor that is lost with the process only means that a device is offered what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from ..bus.base import Bus, NoticePublished
+from ..codec.events import receipt_event
+from ..core.ids import is_inbox
+from ..core.principal import Principal
+from ..messaging.receipts import keeps_delivered, tells_live
+from ..messaging.sequencer import Sequencer
+from ..storage.base import CursorRow, Receipt, Store, StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+FLUSH_AFTER_S = 0.25
+
+
+class AckBook:
+    """Gathers acknowledgements and writes them a moment later."""
+
+    def __init__(self, store: Store, sequencer: Sequencer, bus: Bus) -> None:
+        self._store = store
+        self._sequencer = sequencer
+        self._bus = bus
+        self._cursors: dict[tuple[str, str, str], int] = {}
+        self._delivered: dict[tuple[str, str], int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Task[None] | None = None
+
+    def note(self, principal: Principal, name: str, seq: int) -> None:
+        """A device has applied a log up to a position."""
+        user = principal.user_id
+        key = (user, principal.device_id, name)
+        if self._cursors.get(key, 0) < seq:
+            self._cursors[key] = seq
+        if not is_inbox(name) and self._delivered.get((name, user), 0) < seq:
+            self._delivered[name, user] = seq
+        if self._timer is None and self._writing is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_AFTER_S, self._begin)
+
+    def remembered(self, principal: Principal) -> dict[str, int]:
+        """The cursors of a device that are not written yet."""
+        return {
+            name: seq
+            for (user, device, name), seq in self._cursors.items()
+            if user == principal.user_id and device == principal.device_id
+        }
+
+    async def close(self) -> None:
+        """Writes what was gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+        await self._write()
+
+    def _begin(self) -> None:
+        self._timer = None
+        self._writing = asyncio.get_running_loop().create_task(self._write_and_go_on())
+
+    async def _write_and_go_on(self) -> None:
+        try:
+            await self._write()
+        finally:
+            self._writing = None
+            if self._cursors or self._delivered:
+                self._timer = asyncio.get_running_loop().call_later(FLUSH_AFTER_S, self._begin)
+
+    async def _write(self) -> None:
+        cursors, self._cursors = self._cursors, {}
+        delivered, self._delivered = self._delivered, {}
+        receipts = []
+        for (name, user), seq in delivered.items():
+            members = self._sequencer.member_count(name)
+            if keeps_delivered(members):
+                receipts.append(Receipt(name, user, delivered_seq=seq))
+        try:
+            if cursors:
+                rows = [CursorRow(u, d, name, seq) for (u, d, name), seq in cursors.items()]
+                await self._store.put_cursors(rows)
+            if receipts:
+                await self._store.put_receipts(receipts)
+        except StoreUnavailable as problem:
+            # The devices are offered these entries again, and acknowledge them again.
+            log.warning("acks_not_written", cause=str(problem), cursors=len(cursors))
+            return
+        for r in receipts:
+            if tells_live(self._sequencer.member_count(r.log)):
+                event = receipt_event(r.log, r.user_id, r.delivered_seq, 0)
+                self._bus.publish(NoticePublished(r.log, event))

@@ -1,0 +1,187 @@
+"""The hub: which sessions of this node are to get what. Publications of the bus go to the sessions
+that have joined their log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+
+from ..bus.base import Bus, NoticePublished, Publication
+from ..codec.entries import decode_entries
+from ..core.clock import Clock
+from ..core.entries import MemberRemoved
+from ..core.pages import Page, PageFlag
+from ..core.state import SMALL_MEMBERS
+from ..errors import DomainError, Reason
+from ..storage.tail_cache import TailCache
+from .session import Session
+
+GATHER_S = 0.002
+"""How long what goes to many sessions waits to be written together with what follows."""
+_BEATS = 30
+
+
+class Hub:
+    """The registry of this node's sessions.
+
+    `user_left` is told when the last session of a user has ended, `user_came` when the first one
+    begins.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        pages: TailCache,
+        clock: Clock,
+        rng: random.Random,
+        beacon_interval_ms: int,
+        *,
+        user_came: Callable[[str], None] = lambda user: None,
+        user_left: Callable[[str], None] = lambda user: None,
+    ) -> None:
+        self._bus = bus
+        self._pages = pages
+        self._clock = clock
+        self._rng = rng
+        self._interval_s = beacon_interval_ms / 1000
+        self._user_came = user_came
+        self._user_left = user_left
+        self._joined: dict[str, list[Session]] = {}
+        self._devices: dict[tuple[str, str], Session] = {}
+        self._users: dict[str, set[Session]] = {}
+        self._deferred: list[Session] = []
+        self._beats: list[set[Session]] = [set() for _ in range(_BEATS)]
+        self._beat_of: dict[Session, int] = {}
+        self._next_beat = 0
+        self._beating: asyncio.Task[None] | None = None
+        bus.on_publication = self.on_publication
+        bus.on_resync = self.on_resync
+
+    def start(self) -> None:
+        """Begins the heartbeats."""
+        self._beating = asyncio.get_running_loop().create_task(self._beat())
+
+    async def stop(self) -> None:
+        """Ends the heartbeats."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait([self._beating])
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The open sessions."""
+        return list(self._devices.values())
+
+    def is_online(self, user_id: str) -> bool:
+        """Whether a device of the user has a session on this node."""
+        return user_id in self._users
+
+    def open(self, session: Session) -> None:
+        """A device has said hello. An older session of it ends."""
+        user, device = session.principal.user_id, session.principal.device_id
+        older = self._devices.get((user, device))
+        if older is not None:
+            older.end(
+                DomainError(Reason.SESSION_REPLACED, "The same device has opened a newer session."),
+                reconnect=False,
+            )
+        self._devices[user, device] = session
+        sessions = self._users.get(user)
+        if sessions is None:
+            sessions = self._users[user] = set()
+            self._user_came(user)
+        sessions.add(session)
+        # Sessions are spread over the beats of an interval, so that each beat is a small one.
+        beat = self._rng.randrange(_BEATS)
+        self._beats[beat].add(session)
+        self._beat_of[session] = beat
+
+    def close(self, session: Session) -> None:
+        """A session has ended. May be called twice."""
+        user, device = session.principal.user_id, session.principal.device_id
+        if self._devices.get((user, device)) is session:
+            del self._devices[user, device]
+        sessions = self._users.get(user)
+        if sessions is not None and session in sessions:
+            sessions.discard(session)
+            if not sessions:
+                del self._users[user]
+                self._user_left(user)
+        beat = self._beat_of.pop(session, None)
+        if beat is not None:
+            self._beats[beat].discard(session)
+        for log in session.logs():
+            self.leave(log, session)
+
+    async def join(self, logs: Iterable[str], session: Session) -> None:
+        """A session is to get what is published to these logs from now on. Returns when that is
+        sure.
+        """
+        new = []
+        for log in logs:
+            joined = self._joined.get(log)
+            if joined is None:
+                self._joined[log] = [session]
+                new.append(log)
+            elif session not in joined:
+                joined.append(session)
+        if new:
+            await self._bus.subscribe(new)
+
+    def leave(self, log: str, session: Session) -> None:
+        """A session gets no more of a log."""
+        joined = self._joined.get(log)
+        if joined is None or session not in joined:
+            return
+        joined.remove(session)
+        if not joined:
+            del self._joined[log]
+            self._bus.unsubscribe([log])
+
+    def on_publication(self, publication: Publication) -> None:
+        """Hands a publication to the sessions that have joined its log."""
+        joined = self._joined.get(publication.log)
+        if not joined:
+            return
+        if isinstance(publication, NoticePublished):
+            for session in joined:
+                session.notice(publication.frame)
+            return
+        page = publication.page
+        self._pages.add(publication.log, page)
+        if len(joined) > SMALL_MEMBERS:
+            if not self._deferred:
+                asyncio.get_running_loop().call_later(GATHER_S, self._flush_deferred)
+            self._deferred.extend([s for s in joined if s.offer(publication, deferred=True)])
+        else:
+            for session in joined:
+                session.offer(publication, deferred=False)
+        if page.flags & PageFlag.REMOVAL:
+            self._un_join(publication.log, page)
+
+    def on_resync(self) -> None:
+        """Publications may have been lost: every session looks at its heads again."""
+        for session in self._devices.values():
+            session.recheck()
+
+    def _un_join(self, log: str, page: Page) -> None:
+        removed = decode_entries(page.body)[-1]
+        assert isinstance(removed.body, MemberRemoved)
+        for session in list(self._users.get(removed.body.user_id, ())):
+            session.removed(log, removed.seq)
+            self.leave(log, session)
+
+    def _flush_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for session in deferred:
+            session.outbox.flush()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s / _BEATS)
+            now = self._clock.now_ms()
+            for session in list(self._beats[self._next_beat]):
+                session.beat(now, self._interval_s)
+            self._next_beat = (self._next_beat + 1) % _BEATS

@@ -1,0 +1,479 @@
+"""Sessions: one connected device, whatever its transport. Frames go in and out as bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from ..bus.base import PagePublished
+from ..codec import events
+from ..codec.entries import decode_entries
+from ..codec.requests import RequestReader
+from ..core import commands as c
+from ..core.clock import Clock
+from ..core.entries import ConversationJoined
+from ..core.ids import inbox_log
+from ..core.limits import Limits
+from ..core.pages import Page, PageFlag
+from ..core.principal import Principal
+from ..errors import DomainError, Reason
+from ..messaging.handlers import Handlers
+from ..messaging.sequencer import Sequencer
+from ..storage.base import Store, StoreUnavailable
+from ..storage.tail_cache import TailCache
+from ..telemetry.counters import Counters
+from ..telemetry.tracing import Span, Tracer
+from .acks import AckBook
+from .catch_up import CatchUp
+from .outbox import Outbox, Sink
+from .position import Position, Window
+from .resume import visible_ranges
+from .sync import synchronise
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+log = structlog.get_logger(__name__)
+
+Verify = Callable[[str], Awaitable[Principal]]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionServices:
+    """What sessions need of the node. One instance serves all of them."""
+
+    store: Store
+    pages: TailCache
+    sequencer: Sequencer
+    handlers: Handlers
+    hub: Hub
+    acks: AckBook
+    reader: RequestReader
+    clock: Clock
+    limits: Limits
+    counters: Counters
+    tracer: Tracer
+    verify: Verify
+    catch_up_slots: asyncio.Semaphore
+    token_warning_ms: int = 60_000
+
+
+class Session:
+    """One connected device.
+
+    The transport calls `receive` with each frame, waits for `ready` before the next, and calls
+    `close` when the device is gone. It ends the connection when `ended` is done, whose result is
+    the reason.
+    """
+
+    def __init__(
+        self, session_id: str, principal: Principal, sink: Sink, services: SessionServices
+    ) -> None:
+        self.id = session_id
+        self.principal = principal
+        self.ended: asyncio.Future[DomainError | None] = asyncio.get_running_loop().create_future()
+        self.outbox = Outbox(
+            sink, services.limits.outbox_bytes, services.counters, self._emptied, self.close
+        )
+        self.positions: dict[str, Position] = {}
+        self._services = services
+        self._window = Window(services.limits.window)
+        self._catch_up = CatchUp(
+            services.pages,
+            self.outbox,
+            self._window,
+            services.counters,
+            services.catch_up_slots,
+            self._ranges,
+            self._inbox_page,
+            self._level,
+        )
+        self._commands_open = 0
+        self._greeted = False
+        # The logs that are still to be brought to the heads at hello; None once the device was level.
+        self._syncing: set[str] | None = None
+        self._early: dict[str, int] = {}
+        self._following: list[str] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._expiry: asyncio.TimerHandle | None = None
+        self._warned = False
+
+    # The transport's side
+
+    def receive(self, frame: bytes) -> None:
+        """Takes a frame from the device. Raises nothing: what is wrong with it is told to the
+        device.
+        """
+        services = self._services
+        services.counters.frames_in += 1
+        services.counters.frame_bytes_in += len(frame)
+        try:
+            taken = services.reader.read_frame(frame)
+        except DomainError as problem:
+            self._result(0, "", problem)
+            return
+        for name, seq in taken.acks:
+            self._ack(name, seq)
+        for command_id, name, command in taken.commands:
+            self._take(command_id, name, command)
+
+    async def ready(self) -> None:
+        """Returns when the next frame may be received: what the device does not read must not pile
+        up here.
+        """
+        if self.outbox.congested:
+            await self.outbox.relieved()
+
+    def close(self) -> None:
+        """The device is gone, or the session has ended. May be called twice."""
+        if self._catch_up.closed:
+            return
+        self._catch_up.close()
+        self.outbox.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._greeted:
+            self._services.hub.close(self)
+            self._services.counters.sessions -= 1
+        if not self.ended.done():
+            self._services.counters.sessions_ended["CLIENT_LEFT"] += 1
+            self.ended.set_result(None)
+
+    def end(self, problem: DomainError, *, reconnect: bool) -> None:
+        """Tells the device why the session ends, and ends it."""
+        if self.ended.done() or self._catch_up.closed:
+            return
+        self._services.counters.sessions_ended[problem.reason.name] += 1
+        self._services.hub.close(self)
+        self._catch_up.close()
+        self.outbox.put(events.session_ended_event(problem, reconnect=reconnect))
+        self._spawn(self._finish(problem))
+
+    # The hub's side
+
+    def offer(self, publication: PagePublished, *, deferred: bool) -> bool:
+        """A page was committed: pushes it if it comes next and there is room. Returns whether it
+        was put into the outbox and, being deferred, is to be flushed.
+        """
+        position = self.positions.get(publication.log)
+        page = publication.page
+        if position is None:
+            if self._syncing is not None:
+                early = self._early.get(publication.log, 0)
+                self._early[publication.log] = max(early, page.last_seq)
+            return False
+        position.head = max(position.head, page.last_seq)
+        if position.lagging:
+            return False
+        sent = position.sent
+        if page.last_seq <= sent:
+            return False
+        window, body = self._window, page.body
+        if (
+            page.first_seq != sent + 1
+            or window.unacked + page.count > window.size
+            or not self.outbox.room(len(body))
+        ):
+            if page.first_seq == sent + 1:
+                self._services.counters.outbox_overflows += 1
+            self._catch_up.lag(position)
+            return False
+        position.sent = position.checked = page.last_seq
+        window.sent(position, page.count)
+        self._services.counters.delivered_entries += page.count
+        if page.flags & PageFlag.STATE and publication.log == inbox_log(self.principal.user_id):
+            self._inbox_page(page)
+        if deferred:
+            self.outbox.put_deferred(body)
+            return True
+        self.outbox.put(body)
+        return False
+
+    def notice(self, frame: bytes) -> None:
+        """Something that is not kept was published: sent unless the outbox is full."""
+        if self.outbox.room(len(frame)) and self._syncing is None:
+            self.outbox.put(frame)
+
+    def removed(self, name: str, seq: int) -> None:
+        """The user's membership ended at a position; the hub has let go of the log."""
+        position = self.positions.get(name)
+        if position is not None:
+            position.close_at(seq)
+
+    def recheck(self) -> None:
+        """Publications may have been lost: reads the heads again and catches up where they moved."""
+        self._spawn(self._recheck())
+
+    def going_away(self, delay_ms: int) -> None:
+        """The server is about to stop."""
+        self.outbox.put(events.going_away_event(delay_ms))
+
+    def beat(self, now_ms: int, interval_s: float) -> None:
+        """The heartbeat: a beacon, and a look at the token."""
+        level = self._syncing is None and self._catch_up.idle
+        positions = [(p.log, p.sent) for p in self.positions.values() if p.sent] if level else None
+        if self.outbox.room(100):
+            self.outbox.put(events.beacon_event(now_ms, positions))
+        self._watch_token(now_ms, interval_s)
+
+    def logs(self) -> list[str]:
+        """The logs that the session has joined, and perhaps some that it has left."""
+        return [*self.positions, *self._following]
+
+    async def follow(self, logs: list[str]) -> None:
+        """Joins the logs of the user before it is known where in them the device is."""
+        self._following = logs
+        await self._services.hub.join(logs, self)
+
+    # Commands
+
+    def _take(self, command_id: int, name: str, command: c.Command | DomainError) -> None:
+        if isinstance(command, DomainError):
+            self._result(command_id, name, command)
+            return
+        if isinstance(command, c.Hello):
+            self._hello(command_id, command)
+            return
+        if not self._greeted:
+            self._result(
+                command_id,
+                name,
+                DomainError(Reason.HELLO_EXPECTED, "The first command must be hello."),
+            )
+            return
+        if self._commands_open >= self._services.limits.max_commands_in_flight:
+            self._result(
+                command_id,
+                name,
+                DomainError(
+                    Reason.TOO_MANY_IN_FLIGHT,
+                    "Too many commands are waiting for their results.",
+                    retry_after_ms=100,
+                ),
+            )
+            return
+        self._commands_open += 1
+        if isinstance(command, c.RefreshToken):
+            self._spawn(self._refresh(command_id, command))
+            return
+        span = self._services.tracer.command(name)
+
+        def done(outcome: c.Result | DomainError) -> None:
+            self._commands_open -= 1
+            self._result(command_id, name, outcome, span)
+
+        self._services.handlers.submit(self.principal, command, done, span)
+
+    def _result(
+        self,
+        command_id: int,
+        name: str,
+        outcome: c.Result | DomainError,
+        span: Span | None = None,
+    ) -> None:
+        code = "OK"
+        if isinstance(outcome, DomainError):
+            code = outcome.code.name
+        self._services.counters.commands[name, code] += 1
+        if span is not None:
+            self._services.tracer.end(span, "" if code == "OK" else code)
+        self.outbox.put(events.result_event(command_id, name, outcome))
+
+    def _hello(self, command_id: int, hello: c.Hello) -> None:
+        if self._greeted:
+            self._result(
+                command_id,
+                "hello",
+                DomainError(Reason.HELLO_EXPECTED, "The session is open already."),
+            )
+            return
+        services = self._services
+        self._greeted = True
+        self._syncing = set()
+        self._window.size = hello.window
+        services.counters.sessions += 1
+        services.counters.sessions_opened += 1
+        services.hub.open(self)
+        now = services.clock.now_ms()
+        self.outbox.put(
+            events.welcome_event(
+                self.id,
+                self.principal,
+                now_ms=now,
+                incarnation=services.store.incarnation,
+                incarnation_changed=hello.incarnation not in ("", services.store.incarnation),
+                limits=services.limits,
+                window=hello.window,
+            )
+        )
+        self._watch_token(now, services.limits.beacon_interval_ms / 1000)
+        self._spawn(self._synchronise(command_id, hello))
+
+    async def _refresh(self, command_id: int, command: c.RefreshToken) -> None:
+        outcome: c.Result | DomainError
+        try:
+            principal = await self._services.verify(command.token)
+            if (principal.user_id, principal.device_id) != (
+                self.principal.user_id,
+                self.principal.device_id,
+            ):
+                raise DomainError(
+                    Reason.TOKEN_INVALID,
+                    "The token is for another user or device.",
+                    field="token",
+                )
+            self.principal = principal
+            self._warned = False
+            now = self._services.clock.now_ms()
+            self._watch_token(now, self._services.limits.beacon_interval_ms / 1000)
+            outcome = c.TokenRefreshed(principal.expires_at_ms)
+        except DomainError as problem:
+            outcome = problem
+        self._commands_open -= 1
+        self._result(command_id, "refresh_token", outcome)
+
+    def _ack(self, name: str, seq: int) -> None:
+        position = self.positions.get(name)
+        if position is None or not self._window.acked(position, seq):
+            return
+        self._services.acks.note(self.principal, name, position.acked)
+        self._catch_up.go_on()
+
+    # Synchronising
+
+    async def _synchronise(self, command_id: int, hello: c.Hello) -> None:
+        while True:
+            try:
+                plan = await synchronise(self, hello, self._services)
+                break
+            except (StoreUnavailable, DomainError) as problem:
+                self._services.counters.store_errors += 1
+                log.warning("sync_waits", cause=str(problem), session=self.id)
+                await asyncio.sleep(0.5)
+        self._result(command_id, "hello", c.Welcomed(plan.refused))
+        assert self._syncing is not None
+        for position, passed in plan.starts:
+            for kind, first, last in passed:
+                event = events.gap_event if kind == "gap" else events.skipped_event
+                self.outbox.put(event(position.log, first, last))
+            position.head = max(position.head, self._early.get(position.log, 0))
+            self.positions[position.log] = position
+            if position.sent < position.end:
+                position.sync_target = position.end
+                self._syncing.add(position.log)
+        self._early.clear()
+        for name in self._following:
+            followed = self.positions.get(name)
+            if followed is None or not followed.open:
+                self._services.hub.leave(name, self)
+        self._following = []
+        for position, _ in plan.starts:
+            if position.sent < position.end:
+                self._catch_up.lag(position)
+        self._synced()
+
+    def _level(self, position: Position) -> None:
+        if self._syncing is not None:
+            self._syncing.discard(position.log)
+            self._synced()
+
+    def _synced(self) -> None:
+        if self._syncing is not None and not self._syncing:
+            self._syncing = None
+            self.outbox.put(events.sync_complete_event(len(self.positions)))
+
+    async def _recheck(self) -> None:
+        try:
+            heads = await self._services.store.heads(list(self.positions))
+        except StoreUnavailable:
+            return
+        for name, head in heads.items():
+            position = self.positions.get(name)
+            if position is not None and head.last_seq > position.head:
+                position.head = head.last_seq
+                self._catch_up.lag(position)
+
+    async def _ranges(self, name: str) -> tuple[tuple[tuple[int, int], ...], int]:
+        view = await self._services.sequencer.view(name, self.principal.user_id)
+        assert view.membership is not None, "memberships are never taken back"
+        return visible_ranges(view.membership), view.head
+
+    # The inbox
+
+    def _inbox_page(self, page: Page) -> None:
+        """A page of the inbox is on its way to the device: joins what the user has joined."""
+        for entry in decode_entries(page.body):
+            if isinstance(entry.body, ConversationJoined):
+                self._spawn(self._join(entry.body.conversation_id))
+
+    async def _join(self, name: str) -> None:
+        """Follows a conversation that the user has become a member of, perhaps again."""
+        services = self._services
+        known = self.positions.get(name)
+        if known is not None and known.open:
+            return
+        await services.hub.join([name], self)
+        view = await services.sequencer.view(name, self.principal.user_id)
+        if view.membership is None:
+            return
+        ranges = visible_ranges(view.membership)
+        # Another task may have joined it while this one waited.
+        position = self.positions.get(name)
+        if position is None:
+            position = self.positions[name] = Position(name, 0, view.head, ranges, view.head)
+        else:
+            position.head = max(position.head, view.head)
+            position.ranges, position.checked = ranges, view.head
+        if not view.membership.current:
+            services.hub.leave(name, self)
+        self._catch_up.lag(position)
+
+    # Ending
+
+    def _watch_token(self, now_ms: int, interval_s: float) -> None:
+        left_ms = self.principal.expires_at_ms - now_ms
+        if left_ms <= self._services.token_warning_ms and not self._warned:
+            self._warned = True
+            self.outbox.put(events.token_expiring_event(self.principal.expires_at_ms))
+        loop = asyncio.get_running_loop()
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if left_ms <= interval_s * 1000:
+            self._expiry = loop.call_later(max(left_ms, 0) / 1000, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        if self._services.clock.now_ms() >= self.principal.expires_at_ms:
+            problem = DomainError(
+                Reason.TOKEN_EXPIRED, "The token has expired; connect with a new one."
+            )
+            self.end(problem, reconnect=True)
+
+    async def _finish(self, problem: DomainError) -> None:
+        await self.outbox.finish()
+        if not self.ended.done():
+            self.ended.set_result(problem)
+
+    def _emptied(self) -> None:
+        self._catch_up.go_on()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("session_failed", session=self.id, exc_info=task.exception())
+            self.end(
+                DomainError(Reason.INTERNAL, "The server met a fault of its own."),
+                reconnect=True,
+            )

@@ -1,0 +1,152 @@
+"""A node: all of one server but its store, its bus and its transports. The simulator runs the same."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from .bus.base import Bus, PagePublished
+from .codec.requests import RequestReader
+from .core import commands as c
+from .core.clock import Clock
+from .core.ids import uuid7
+from .core.limits import Limits
+from .core.pages import Page
+from .core.principal import Principal
+from .delivery.acks import AckBook
+from .delivery.hub import Hub
+from .delivery.outbox import Sink
+from .delivery.session import Session, SessionServices
+from .errors import DomainError, Reason
+from .messaging.conversations import Conversations
+from .messaging.effects import MembershipEffects
+from .messaging.handlers import Handlers
+from .messaging.history import History
+from .messaging.receipts import Receipts
+from .messaging.sequencer import Sequencer
+from .presence.service import Presence
+from .storage.base import Store
+from .storage.tail_cache import TailCache
+from .telemetry.counters import Counters
+from .telemetry.tracing import NO_TRACER, Span, Tracer
+
+_CATCH_UPS_AT_ONCE = 16
+
+
+class Node:
+    """Sessions and handlers over an open store and a bus.
+
+    `verify` turns a token into a principal, raising DomainError.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        rng: random.Random,
+        verify: Callable[[str], Awaitable[Principal]],
+        *,
+        limits: Limits | None = None,
+        counters: Counters | None = None,
+        tracer: Tracer = NO_TRACER,
+        token_warning_ms: int = 60_000,
+    ) -> None:
+        self.store = store
+        self.bus = bus
+        self.clock = clock
+        self.limits = limits or Limits()
+        self.counters = counters or Counters()
+        self.tracer = tracer
+        self.reader = RequestReader(self.limits)
+        self._rng = rng
+        self._verify = verify
+        self._pages = TailCache(store)
+        self.presence = Presence(store, clock)
+        self.hub = Hub(
+            bus,
+            self._pages,
+            clock,
+            rng,
+            self.limits.beacon_interval_ms,
+            user_came=self.presence.user_came,
+            user_left=self.presence.user_left,
+        )
+        self.presence.watch(self.hub.is_online)
+        self.sequencer = Sequencer(store, clock, rng, self.counters, self._published, tracer=tracer)
+        self.sequencer.set_effects(MembershipEffects(store, self.sequencer))
+        receipts = Receipts(store, self._pages, self.sequencer, bus)
+        self.handlers = Handlers(
+            self.sequencer,
+            Conversations(store, self.sequencer, clock, rng, self.limits),
+            History(store, self._pages, self.sequencer),
+            receipts,
+            self.counters,
+            others={
+                c.GetPresence: self.presence.get,
+                c.SetStatus: self.presence.set_status,
+            },
+        )
+        self._acks = AckBook(store, self.sequencer, bus)
+        self._services = SessionServices(
+            store=store,
+            pages=self._pages,
+            sequencer=self.sequencer,
+            handlers=self.handlers,
+            hub=self.hub,
+            acks=self._acks,
+            reader=self.reader,
+            clock=clock,
+            limits=self.limits,
+            counters=self.counters,
+            tracer=tracer,
+            verify=verify,
+            catch_up_slots=asyncio.Semaphore(_CATCH_UPS_AT_ONCE),
+            token_warning_ms=token_warning_ms,
+        )
+
+    async def start(self) -> None:
+        """Begins to serve sessions."""
+        await self.bus.start()
+        self.hub.start()
+
+    async def verify(self, token: str) -> Principal:
+        """Who a token stands for. Raises DomainError."""
+        return await self._verify(token)
+
+    def open_session(self, principal: Principal, sink: Sink) -> Session:
+        """A session for a connected device. It is live once the device has said hello."""
+        session_id = uuid7(self.clock.now_ms(), self._rng)
+        return Session(session_id, principal, sink, self._services)
+
+    def announce_drain(self, spread_ms: int) -> None:
+        """Tells every device to connect again after a delay of its own, at most `spread_ms`."""
+        for session in self.hub.sessions:
+            session.going_away(self._rng.randint(0, max(spread_ms, 0)))
+
+    async def stop(self) -> None:
+        """Finishes the commands under way, ends the sessions and writes what is gathered."""
+        problem = DomainError(Reason.DRAINING, "The server stops; connect again.")
+        await self.handlers.close()
+        await self.sequencer.drain()
+        sessions = self.hub.sessions
+        for session in sessions:
+            session.end(problem, reconnect=True)
+        if sessions:
+            await asyncio.wait([s.ended for s in sessions], timeout=2)
+        for session in sessions:
+            session.close()
+        await self._acks.close()
+        await self.presence.close()
+        await self.hub.stop()
+        await self.sequencer.close()
+        await self.bus.stop()
+
+    def _published(self, log: str, page: Page, span: Span | None) -> None:
+        if span is not None:
+            step = self.tracer.child(span, "publish")
+            self.bus.publish(PagePublished(log, page))
+            self.tracer.end(step)
+            return
+        self.bus.publish(PagePublished(log, page))

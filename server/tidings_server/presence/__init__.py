@@ -1,0 +1,1 @@
+"""Presence: who is there, and what they say of it."""

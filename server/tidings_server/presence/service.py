@@ -1,0 +1,123 @@
+"""Presence of users: online while a session is open, and a grace period longer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from ..core.clock import Clock
+from ..core.commands import (
+    GetPresence,
+    PresenceGot,
+    PresenceView,
+    SetStatus,
+    StatusSet,
+)
+from ..core.ids import direct_conversation_id
+from ..core.principal import Principal
+from ..storage.base import PresenceRow, Store, StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+GRACE_S = 10.0
+_SHARED_LOOKED_AT = 200
+
+
+class Presence:
+    """Handles the commands about presence, and is told by the hub who comes and goes."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._is_connected: Callable[[str], bool] = lambda user: False
+        self._leaving: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def watch(self, is_connected: Callable[[str], bool]) -> None:
+        """Sets what tells whether a user has a session."""
+        self._is_connected = is_connected
+
+    def user_came(self, user_id: str) -> None:
+        """The first session of a user has begun."""
+        timer = self._leaving.pop(user_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def user_left(self, user_id: str) -> None:
+        """The last session of a user has ended: they stay online for the grace period."""
+        seen = self._clock.now_ms()
+        loop = asyncio.get_running_loop()
+        self._leaving[user_id] = loop.call_later(GRACE_S, self._gone, user_id, seen)
+
+    async def get(self, caller: Principal, command: GetPresence) -> PresenceGot:
+        """Gets the presence of users with whom the caller shares a conversation."""
+        mine: set[str] | None = None
+        shown: list[str] = []
+        for user in command.user_ids:
+            if user != caller.user_id:
+                if mine is None:
+                    mine = await self._current(caller.user_id)
+                if not await self._shares(caller.user_id, mine, user):
+                    continue
+            shown.append(user)
+        rows = await self._store.presence(shown)
+        return PresenceGot(tuple(self._view(u, rows.get(u)) for u in shown))
+
+    async def set_status(self, caller: Principal, command: SetStatus) -> StatusSet:
+        """Sets the caller's status."""
+        user = caller.user_id
+        row = PresenceRow(
+            user,
+            status_ms=self._clock.now_ms(),
+            availability=command.availability,
+            status_text=command.status_text,
+        )
+        await self._store.put_presence([row])
+        rows = await self._store.presence([user])
+        return StatusSet(self._view(user, rows.get(user)))
+
+    async def close(self) -> None:
+        """Notes when those connected were last seen: now."""
+        for user, timer in list(self._leaving.items()):
+            timer.cancel()
+            self._gone(user, self._clock.now_ms())
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _view(self, user: str, row: PresenceRow | None) -> PresenceView:
+        online = self._is_connected(user) or user in self._leaving
+        row = row or PresenceRow(user)
+        return PresenceView(
+            user,
+            online,
+            0 if online else row.last_seen_ms,
+            row.availability,
+            row.status_text,
+        )
+
+    async def _current(self, user: str) -> set[str]:
+        """The conversations that a user is a member of."""
+        logs = await self._store.user_logs(user)
+        rows = await self._store.memberships_of(user, logs)
+        return {log for log, row in rows.items() if row.current}
+
+    async def _shares(self, caller: str, mine: set[str], user: str) -> bool:
+        if direct_conversation_id(caller, user) in mine:
+            return True
+        both = [log for log in await self._store.user_logs(user) if log in mine]
+        rows = await self._store.memberships_of(user, both[:_SHARED_LOOKED_AT])
+        return any(row.current for row in rows.values())
+
+    def _gone(self, user: str, seen_ms: int) -> None:
+        self._leaving.pop(user, None)
+        task = asyncio.get_running_loop().create_task(self._note(user, seen_ms))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _note(self, user: str, seen_ms: int) -> None:
+        try:
+            await self._store.put_presence([PresenceRow(user, last_seen_ms=seen_ms)])
+        except StoreUnavailable as problem:
+            log.warning("last_seen_not_written", cause=str(problem))
