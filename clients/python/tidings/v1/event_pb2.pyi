@@ -482,9 +482,9 @@ class ReceiptUpdate(_message.Message):
     user_id: _builtins.str
     """The member."""
     delivered_seq: _builtins.int
-    """The newest position delivered to a device of the member. It only grows."""
+    """The newest position delivered to a device of the member; 0 when this update does not tell it. It only grows."""
     read_seq: _builtins.int
-    """The newest position read by the member. It only grows."""
+    """The newest position read by the member; 0 when this update does not tell it. It only grows."""
     def __init__(
         self,
         *,
@@ -516,7 +516,7 @@ class Beacon(_message.Message):
     level: _builtins.bool
     """Whether a digest is given: only while nothing is on its way to the device."""
     digest: _builtins.int
-    """The sum, modulo 2^64, over the logs of the session, of the first 8 bytes (big-endian) of the SHA-256 of
+    """The sum, modulo 2^64, over the logs of the session with a position above 0, of the first 8 bytes (big-endian) of the SHA-256 of
     conversation_id + ":" + the newest position in decimal.
     """
     conversations: _builtins.int

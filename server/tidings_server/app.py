@@ -1,0 +1,200 @@
+"""The composition root: chooses the implementations, starts them in order, drains and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import structlog
+
+from tidings_server.auth import TokenVerifier
+from tidings_server.bus.local import LocalBus
+from tidings_server.config import Address, Settings
+from tidings_server.core.clock import SystemClock
+from tidings_server.core.ids import uuid7
+from tidings_server.node import Node
+from tidings_server.rpc.server import RpcServer
+from tidings_server.storage.base import Store, StoreUnavailable
+from tidings_server.storage.sqlite import SqliteOptions, SqliteStore
+from tidings_server.telemetry.counters import Counters
+from tidings_server.telemetry.endpoint import Endpoint
+from tidings_server.telemetry.metrics import Metrics
+from tidings_server.telemetry.traces import OtelTracer, otlp_processor
+from tidings_server.telemetry.tracing import NO_TRACER, Tracer
+
+log = structlog.get_logger(__name__)
+
+# The store's thread and the event loop hand the interpreter back and forth: the default of 5 ms
+# would make each wait for the other.
+_SWITCH_INTERVAL_S = 0.0005
+_CHECK_EVERY_S = 5.0
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Whether clients should come here. Read by the metrics thread."""
+
+    serving: bool = False
+    store: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything that is needed works."""
+        return self.serving and self.store
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that runs."""
+
+    node: Node
+    port: int
+    metrics_port: int | None
+
+
+async def run(
+    settings: Settings, *, started: Callable[[Running], Awaitable[None]] | None = None
+) -> int:
+    """Serves until SIGTERM or SIGINT, then drains. Returns the exit code.
+
+    `started` is called once clients can connect. Raises OSError when an address can't be had,
+    StoreUnavailable, StoreCorrupt and KeysUnusable.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(settings) as running:
+        if started is not None:
+            await started(running)
+        await stop.wait()
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[Running]:
+    """A running server; leaving the context drains and stops it. See `run`."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    clock, rng = SystemClock(), random.SystemRandom()
+    counters, readiness = Counters(), Readiness()
+    async with AsyncExitStack() as stack:
+        verifier = TokenVerifier(settings.auth.policy(), clock)
+        await verifier.prepare()
+        store = SqliteStore(
+            SqliteOptions(path=settings.store.path),
+            new_id=lambda: uuid7(clock.now_ms(), rng),
+        )
+        await store.open()
+        stack.push_async_callback(store.close)
+        tracer = _tracer(settings, clock, rng, stack)
+        node = Node(
+            store,
+            LocalBus(),
+            clock,
+            random.Random(rng.getrandbits(128)),
+            verifier.verify,
+            limits=settings.limits.as_limits(),
+            counters=counters,
+            tracer=tracer,
+            token_warning_ms=int(settings.auth.token_warning_s * 1000),
+        )
+        server = RpcServer(node, settings.grpc.listen)
+        metrics_port = _metrics(settings, counters, store, clock, readiness, stack)
+        await node.start()
+        await server.start()
+        readiness.serving = True
+        checking = asyncio.create_task(_watch_store(store, server, readiness))
+        # What is there now stays: the collector needs not look at it again.
+        gc.collect()
+        gc.freeze()
+        log.info("serving", grpc_port=server.port, metrics_port=metrics_port)
+        try:
+            yield Running(node, server.port, metrics_port)
+        finally:
+            checking.cancel()
+            readiness.serving = False
+            await _drain(settings, node, server)
+
+
+async def _drain(settings: Settings, node: Node, server: RpcServer) -> None:
+    """Sends the clients away, finishes what was begun, and stops."""
+    log.info("draining", sessions=node.counters.sessions)
+    await server.set_serving(False)
+    spread, grace = settings.drain.delay_spread_s, settings.drain.grace_s
+    node.announce_drain(int(spread * 1000))
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + min(spread, grace)
+    while node.counters.sessions and loop.time() < deadline:
+        await asyncio.sleep(0.05)
+    await node.stop()
+    await server.stop(grace)
+    log.info("stopped")
+
+
+async def _watch_store(store: Store, server: RpcServer, readiness: Readiness) -> None:
+    """Keeps readiness true: a node that can't write is no place to go to."""
+    while True:
+        try:
+            await store.check()
+            usable = True
+        except StoreUnavailable as problem:
+            usable = False
+            log.warning("store_not_usable", cause=str(problem))
+        if usable != readiness.store:
+            readiness.store = usable
+            await server.set_serving(usable)
+        await asyncio.sleep(_CHECK_EVERY_S)
+
+
+def _tracer(
+    settings: Settings, clock: SystemClock, rng: random.Random, stack: AsyncExitStack
+) -> Tracer:
+    otel = settings.otel
+    if otel.otlp_endpoint is None:
+        return NO_TRACER
+    tracer = OtelTracer(
+        otlp_processor(otel.otlp_endpoint),
+        ratio=otel.sample_ratio,
+        rng=rng,
+        clock=clock,
+        service_name=otel.service_name,
+    )
+    stack.callback(tracer.stop)
+    return tracer
+
+
+def _metrics(
+    settings: Settings,
+    counters: Counters,
+    store: SqliteStore,
+    clock: SystemClock,
+    readiness: Readiness,
+    stack: AsyncExitStack,
+) -> int | None:
+    metrics = Metrics(
+        counters,
+        clock,
+        service_name=settings.otel.service_name,
+        otlp_endpoint=settings.otel.otlp_endpoint,
+        otlp_interval_s=settings.otel.metrics_interval_s,
+    )
+    stack.callback(metrics.stop)
+    if not settings.metrics.enabled:
+        return None
+    address = Address.parse(settings.metrics.listen)
+    endpoint = Endpoint(
+        address.host,
+        address.port,
+        metrics.registry,
+        healthy=lambda: True,
+        ready=lambda: readiness.ready,
+    )
+    stack.callback(endpoint.stop)
+    return endpoint.port

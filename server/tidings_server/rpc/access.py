@@ -1,0 +1,78 @@
+"""Access: which methods are open to whom. What is not in the table is denied."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Any
+
+import grpc
+
+from ..core.principal import Principal
+from ..errors import DomainError, Reason
+from .status import status_code, trailers
+
+Verify = Callable[[str], Awaitable[Principal]]
+
+
+class Access(Enum):
+    """Who may call a method."""
+
+    PUBLIC = "anybody"
+    USER = "whoever has a valid token"
+
+
+RULES: dict[str, Access] = {
+    "/tidings.v1.ChatService/Chat": Access.USER,
+    "/tidings.v1.ConversationService/CreateConversation": Access.USER,
+    "/tidings.v1.ConversationService/GetConversation": Access.USER,
+    "/tidings.v1.ConversationService/ListConversations": Access.USER,
+    "/tidings.v1.ConversationService/ListMembers": Access.USER,
+    "/tidings.v1.ConversationService/AddMembers": Access.USER,
+    "/tidings.v1.ConversationService/RemoveMember": Access.USER,
+    "/tidings.v1.ConversationService/LeaveConversation": Access.USER,
+    "/tidings.v1.MessageService/SendMessage": Access.USER,
+    "/tidings.v1.MessageService/ListHistory": Access.USER,
+    "/tidings.v1.MessageService/GetMessage": Access.USER,
+    "/tidings.v1.ReceiptService/MarkDelivered": Access.USER,
+    "/tidings.v1.ReceiptService/MarkRead": Access.USER,
+    "/tidings.v1.ReceiptService/ListReceipts": Access.USER,
+    "/tidings.v1.ReceiptService/GetUnread": Access.USER,
+    "/tidings.v1.PresenceService/GetPresence": Access.USER,
+    "/tidings.v1.PresenceService/SetStatus": Access.USER,
+    "/grpc.health.v1.Health/Check": Access.PUBLIC,
+    "/grpc.health.v1.Health/Watch": Access.PUBLIC,
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Access.PUBLIC,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Access.PUBLIC,
+}
+
+
+class DenyUnlisted(grpc.aio.ServerInterceptor):
+    """Refuses every method that the table does not name, whatever serves it."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Passes on calls that are in the table."""
+        if handler_call_details.method in RULES:
+            return await continuation(handler_call_details)
+        return grpc.unary_unary_rpc_method_handler(_deny)
+
+
+async def authenticate(context: grpc.aio.ServicerContext[Any, Any], verify: Verify) -> Principal:
+    """The caller that the metadata `authorization: Bearer <token>` names. Raises DomainError."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization" and isinstance(value, str):
+            scheme, _, token = value.partition(" ")
+            if scheme.lower() == "bearer" and token:
+                return await verify(token.strip())
+    raise DomainError(Reason.TOKEN_INVALID, "The metadata has no 'authorization: Bearer <token>'.")
+
+
+async def _deny(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:  # noqa: ARG001
+    problem = DomainError(Reason.DENIED, "No rule allows this call.")
+    await context.abort(status_code(problem), problem.message, trailers(problem))

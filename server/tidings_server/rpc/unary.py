@@ -1,0 +1,87 @@
+"""Unary calls: each method of the services executes the command that its request is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from tidings.v1 import (
+    chat_service_pb2,
+    conversation_service_pb2,
+    message_service_pb2,
+    presence_service_pb2,
+    receipt_service_pb2,
+)
+
+from ..codec.events import to_response
+from ..errors import DomainError
+from ..node import Node
+from .access import authenticate
+from .status import status_code, trailers
+
+CHAT: ServiceDescriptor = chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"]
+UNARY: tuple[ServiceDescriptor, ...] = (
+    conversation_service_pb2.DESCRIPTOR.services_by_name["ConversationService"],
+    message_service_pb2.DESCRIPTOR.services_by_name["MessageService"],
+    receipt_service_pb2.DESCRIPTOR.services_by_name["ReceiptService"],
+    presence_service_pb2.DESCRIPTOR.services_by_name["PresenceService"],
+)
+
+Call = Callable[[Message, grpc.aio.ServicerContext[Any, Any]], Awaitable[Message]]
+
+
+def unary_services(node: Node) -> list[grpc.GenericRpcHandler[Any, Any]]:
+    """The handlers of all services with unary methods."""
+    return [
+        grpc.method_handlers_generic_handler(
+            service.full_name,
+            {method.name: _handler(node, method) for method in service.methods},
+        )
+        for service in UNARY
+    ]
+
+
+def _handler(node: Node, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
+    request_type = GetMessageClass(method.input_type)
+    name = method.name
+
+    async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
+        code = "OK"
+        span = node.tracer.command(name, parent=_traceparent(context))
+        try:
+            principal = await authenticate(context, node.verify)
+            command = node.reader.read(request)
+            # A caller who hangs up must not leave a command half done.
+            work = asyncio.ensure_future(node.handlers.execute(principal, command, span))
+            return to_response(await asyncio.shield(work))
+        except DomainError as problem:
+            code = problem.code.name
+            if code == "UNAUTHENTICATED":
+                node.counters.auth_failures[problem.reason.name] += 1
+            await context.abort(status_code(problem), problem.message, trailers(problem))
+        finally:
+            node.counters.commands[name, code] += 1
+            if span is not None:
+                node.tracer.end(span, "" if code == "OK" else code)
+
+    return grpc.unary_unary_rpc_method_handler(
+        call,
+        request_deserializer=request_type.FromString,
+        response_serializer=_serialize,
+    )
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _traceparent(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent" and isinstance(value, str):
+            return value
+    return ""
