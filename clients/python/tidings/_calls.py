@@ -1,0 +1,364 @@
+"""The unary operations, typed: requests made, pages turned, failures tried again, answers converted."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TypeVar
+
+from google.protobuf.message import Message as ProtoMessage
+
+from . import _convert, events, models
+from .errors import InvalidArgument
+from .v1 import (
+    conversation_pb2,
+    conversation_service_pb2,
+    message_service_pb2,
+    presence_service_pb2,
+    receipt_service_pb2,
+)
+
+_ResponseT = TypeVar("_ResponseT", bound=ProtoMessage)
+
+_CONVERSATIONS = "tidings.v1.ConversationService"
+_MESSAGES = "tidings.v1.MessageService"
+_RECEIPTS = "tidings.v1.ReceiptService"
+_PRESENCE = "tidings.v1.PresenceService"
+
+_HISTORY_PAGE = 200
+_CONVERSATION_PAGE = 100
+_MEMBER_PAGE = 500
+
+
+class Operations(abc.ABC):
+    """What can be asked of the server besides the stream.
+
+    Every operation raises TidingsError. Where that may pass (UNAVAILABLE) it is tried again, with the same ids, until
+    `call_timeout` is over; so an operation that failed with UNAVAILABLE or DEADLINE_EXCEEDED may have been carried out.
+    """
+
+    @abc.abstractmethod
+    async def _call(
+        self, method: str, request: ProtoMessage, parse: Callable[[bytes], _ResponseT]
+    ) -> _ResponseT:
+        """Carry out one operation."""
+
+    @abc.abstractmethod
+    async def _own_user_id(self) -> str:
+        """The user of the token, known once the client was connected for the first time."""
+
+    @abc.abstractmethod
+    def _new_id(self) -> str:
+        """A new UUIDv7."""
+
+    # Conversations
+
+    async def create_direct(self, user_id: str) -> models.Conversation:
+        """The direct conversation with a user, created if need be."""
+        request = conversation_service_pb2.CreateConversationRequest(
+            kind=conversation_pb2.CONVERSATION_KIND_DIRECT, user_ids=[user_id]
+        )
+        return await self._create(request)
+
+    async def create_group(
+        self, title: str = "", user_ids: Iterable[str] = (), *, request_id: str | None = None
+    ) -> models.Conversation:
+        """Create a group with the caller as its owner.
+
+        Args:
+            title: At most 256 bytes of UTF-8.
+            user_ids: The other members, at most 499.
+            request_id: A UUIDv7 that names the request, to repeat it over restarts without creating a second group;
+                made here if not given.
+        """
+        request = conversation_service_pb2.CreateConversationRequest(
+            request_id=request_id or self._new_id(),
+            kind=conversation_pb2.CONVERSATION_KIND_GROUP,
+            title=title,
+            user_ids=user_ids,
+        )
+        return await self._create(request)
+
+    async def _create(
+        self, request: conversation_service_pb2.CreateConversationRequest
+    ) -> models.Conversation:
+        answer = await self._call(
+            f"{_CONVERSATIONS}/CreateConversation",
+            request,
+            conversation_service_pb2.CreateConversationResponse.FromString,
+        )
+        return _convert.conversation_of(answer.conversation)
+
+    async def get_conversation(self, conversation_id: str) -> models.Conversation:
+        """One conversation, of which the caller is or was a member."""
+        answer = await self._call(
+            f"{_CONVERSATIONS}/GetConversation",
+            conversation_service_pb2.GetConversationRequest(conversation_id=conversation_id),
+            conversation_service_pb2.GetConversationResponse.FromString,
+        )
+        return _convert.conversation_of(answer.conversation)
+
+    async def conversations(
+        self, *, page_size: int = _CONVERSATION_PAGE
+    ) -> AsyncIterator[models.Conversation]:
+        """All conversations of the caller, the latest active first; pages are fetched as they are needed."""
+        request = conversation_service_pb2.ListConversationsRequest(page_size=page_size)
+        while True:
+            answer = await self._call(
+                f"{_CONVERSATIONS}/ListConversations",
+                request,
+                conversation_service_pb2.ListConversationsResponse.FromString,
+            )
+            for conversation in answer.conversations:
+                yield _convert.conversation_of(conversation)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    async def members(
+        self, conversation_id: str, *, page_size: int = _MEMBER_PAGE
+    ) -> AsyncIterator[models.Member]:
+        """All members of a conversation, by user id; pages are fetched as they are needed."""
+        request = conversation_service_pb2.ListMembersRequest(
+            conversation_id=conversation_id, page_size=page_size
+        )
+        while True:
+            answer = await self._call(
+                f"{_CONVERSATIONS}/ListMembers",
+                request,
+                conversation_service_pb2.ListMembersResponse.FromString,
+            )
+            for member in answer.members:
+                yield _convert.member_of(member)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    async def add_members(
+        self,
+        conversation_id: str,
+        members: Iterable[str | models.Member],
+        *,
+        request_id: str | None = None,
+    ) -> int:
+        """Add users to a group that the caller owns.
+
+        Args:
+            conversation_id: The group.
+            members: User ids, or Members to give a role; from 1 to 500.
+            request_id: A UUIDv7 that names the change; made here if not given.
+
+        Returns:
+            The position of the entry, 0 when all were members already.
+        """
+        added = [
+            conversation_pb2.Member(user_id=member)
+            if isinstance(member, str)
+            else conversation_pb2.Member(
+                user_id=member.user_id, role=conversation_pb2.MemberRole.ValueType(member.role)
+            )
+            for member in members
+        ]
+        answer = await self._call(
+            f"{_CONVERSATIONS}/AddMembers",
+            conversation_service_pb2.AddMembersRequest(
+                conversation_id=conversation_id,
+                request_id=request_id or self._new_id(),
+                members=added,
+            ),
+            conversation_service_pb2.AddMembersResponse.FromString,
+        )
+        return answer.seq
+
+    async def remove_member(
+        self, conversation_id: str, user_id: str, *, request_id: str | None = None
+    ) -> int:
+        """Remove a member from a group that the caller owns; returns the entry's position, 0 when it was no member."""
+        answer = await self._call(
+            f"{_CONVERSATIONS}/RemoveMember",
+            conversation_service_pb2.RemoveMemberRequest(
+                conversation_id=conversation_id,
+                request_id=request_id or self._new_id(),
+                user_id=user_id,
+            ),
+            conversation_service_pb2.RemoveMemberResponse.FromString,
+        )
+        return answer.seq
+
+    async def leave(self, conversation_id: str, *, request_id: str | None = None) -> int:
+        """Leave a group; returns the position of the entry, the last that the caller may read."""
+        answer = await self._call(
+            f"{_CONVERSATIONS}/LeaveConversation",
+            conversation_service_pb2.LeaveConversationRequest(
+                conversation_id=conversation_id, request_id=request_id or self._new_id()
+            ),
+            conversation_service_pb2.LeaveConversationResponse.FromString,
+        )
+        return answer.seq
+
+    # Messages
+
+    async def history(
+        self,
+        conversation_id: str,
+        from_seq: int | None = None,
+        *,
+        order: models.HistoryOrder = models.HistoryOrder.DESCENDING,
+        until: int | None = None,
+        page_size: int = _HISTORY_PAGE,
+    ) -> AsyncIterator[events.Entry]:
+        """The entries of a log, from a position on; pages are fetched as they are needed.
+
+        Args:
+            conversation_id: The conversation, or "inbox:" followed by the caller's user id.
+            from_seq: Where to begin, itself included; None for the newest when descending and the oldest when
+                ascending.
+            order: The direction.
+            until: Where to end, itself included; None for the end of the log.
+            page_size: How many are fetched at a time, at most 1,000.
+        """
+        user_id = await self._own_user_id()
+        ascending = order is models.HistoryOrder.ASCENDING
+        request = message_service_pb2.ListHistoryRequest(
+            conversation_id=conversation_id,
+            from_seq=from_seq or 0,
+            order=(
+                message_service_pb2.HISTORY_ORDER_ASCENDING
+                if ascending
+                else message_service_pb2.HISTORY_ORDER_DESCENDING
+            ),
+            page_size=page_size,
+        )
+        if until is not None and from_seq is not None:
+            request.page_size = max(1, min(page_size, abs(until - from_seq) + 1))
+        while True:
+            answer = await self._call(
+                f"{_MESSAGES}/ListHistory",
+                request,
+                message_service_pb2.ListHistoryResponse.FromString,
+            )
+            for event in answer.events:
+                if not event.HasField("entry"):
+                    continue
+                seq = event.entry.seq
+                if until is not None and (seq > until if ascending else seq < until):
+                    return
+                yield _convert.entry_of(event.entry, user_id)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    def missed(
+        self, gap: events.Gap, *, page_size: int = _HISTORY_PAGE
+    ) -> AsyncIterator[events.Entry]:
+        """The entries that a gap left out, the oldest first."""
+        return self.history(
+            gap.conversation_id,
+            gap.from_seq,
+            order=models.HistoryOrder.ASCENDING,
+            until=gap.to_seq,
+            page_size=page_size,
+        )
+
+    async def get_message(
+        self, conversation_id: str, *, seq: int | None = None, message_id: str | None = None
+    ) -> events.Entry:
+        """One entry, by its position or by its id."""
+        if (seq is None) == (message_id is None):
+            raise InvalidArgument("give either seq or message_id", field="key")
+        user_id = await self._own_user_id()
+        request = message_service_pb2.GetMessageRequest(conversation_id=conversation_id)
+        if seq is not None:
+            request.seq = seq
+        elif message_id is not None:
+            request.message_id = message_id
+        answer = await self._call(
+            f"{_MESSAGES}/GetMessage", request, message_service_pb2.GetMessageResponse.FromString
+        )
+        return _convert.entry_of(answer.entry, user_id)
+
+    # Receipts
+
+    async def mark_read(self, conversation_id: str, seq: int) -> models.UnreadCount:
+        """The caller has read everything up to a position; returns what is left unread."""
+        answer = await self._call(
+            f"{_RECEIPTS}/MarkRead",
+            receipt_service_pb2.MarkReadRequest(conversation_id=conversation_id, seq=seq),
+            receipt_service_pb2.MarkReadResponse.FromString,
+        )
+        return models.UnreadCount(conversation_id, answer.unread_count, answer.read_seq)
+
+    async def mark_delivered(self, conversation_id: str, seq: int) -> int:
+        """A device of the caller has got everything up to a position; returns the mark in force.
+
+        Applied entries are marked as delivered by themselves.
+        """
+        answer = await self._call(
+            f"{_RECEIPTS}/MarkDelivered",
+            receipt_service_pb2.MarkDeliveredRequest(conversation_id=conversation_id, seq=seq),
+            receipt_service_pb2.MarkDeliveredResponse.FromString,
+        )
+        return answer.delivered_seq
+
+    async def receipts(
+        self, conversation_id: str, *, page_size: int = _MEMBER_PAGE
+    ) -> AsyncIterator[models.Receipt]:
+        """The marks of all members who have one, by user id; pages are fetched as they are needed."""
+        request = receipt_service_pb2.ListReceiptsRequest(
+            conversation_id=conversation_id, page_size=page_size
+        )
+        while True:
+            answer = await self._call(
+                f"{_RECEIPTS}/ListReceipts",
+                request,
+                receipt_service_pb2.ListReceiptsResponse.FromString,
+            )
+            for receipt in answer.receipts:
+                yield models.Receipt(receipt.user_id, receipt.delivered_seq, receipt.read_seq)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    async def unread(self, conversation_ids: Iterable[str] = ()) -> models.Unread:
+        """What is unread in some conversations, at most 1,000, or without any in all of the caller's."""
+        answer = await self._call(
+            f"{_RECEIPTS}/GetUnread",
+            receipt_service_pb2.GetUnreadRequest(conversation_ids=conversation_ids),
+            receipt_service_pb2.GetUnreadResponse.FromString,
+        )
+        return models.Unread(
+            answer.total,
+            {
+                count.conversation_id: models.UnreadCount(
+                    count.conversation_id, count.unread_count, count.read_seq
+                )
+                for count in answer.counts
+            },
+        )
+
+    # Presence
+
+    async def presence(self, user_ids: Iterable[str]) -> dict[str, models.Presence]:
+        """What is known of some users, from 1 to 500; those with whom the caller shares nothing are left out."""
+        answer = await self._call(
+            f"{_PRESENCE}/GetPresence",
+            presence_service_pb2.GetPresenceRequest(user_ids=user_ids),
+            presence_service_pb2.GetPresenceResponse.FromString,
+        )
+        return {one.user_id: _convert.presence_of(one) for one in answer.presences}
+
+    async def set_status(
+        self,
+        availability: models.Availability = models.Availability.AVAILABLE,
+        status_text: str = "",
+    ) -> models.Presence:
+        """Set what the caller says of being there; the text is at most 256 bytes of UTF-8."""
+        answer = await self._call(
+            f"{_PRESENCE}/SetStatus",
+            presence_service_pb2.SetStatusRequest(
+                availability=presence_service_pb2.Availability.ValueType(availability),
+                status_text=status_text,
+            ),
+            presence_service_pb2.SetStatusResponse.FromString,
+        )
+        return _convert.presence_of(answer.presence)

@@ -1,0 +1,207 @@
+"""From protobuf messages to the SDK's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from . import events, models
+from .errors import Code, TidingsError, error_for
+from .v1 import conversation_pb2, entry_pb2, error_pb2, event_pb2, presence_service_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_REASON_PREFIX = "ERROR_REASON_"
+
+
+def time_of(timestamp: Timestamp) -> datetime:
+    """A protobuf time as a datetime in UTC."""
+    return _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)
+
+
+def time_of_ms(ms: int) -> datetime:
+    """Milliseconds since the Unix epoch as a datetime in UTC."""
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+def ms_of(timestamp: Timestamp) -> int:
+    """A protobuf time in milliseconds since the Unix epoch."""
+    return timestamp.seconds * 1000 + timestamp.nanos // 1_000_000
+
+
+def error_of(error: error_pb2.Error) -> TidingsError:
+    """The error of a command."""
+    try:
+        reason = error_pb2.ErrorReason.Name(error.reason).removeprefix(_REASON_PREFIX)
+    except ValueError:
+        # A reason newer than this SDK: its number is still something to search for.
+        reason = str(int(error.reason))
+    retry_after = None
+    if error.HasField("retry_delay"):
+        retry_after = error.retry_delay.seconds + error.retry_delay.nanos / 1e9
+    return error_for(
+        Code(error.code),
+        error.message,
+        reason="" if reason == "UNSPECIFIED" else reason,
+        field=error.field,
+        retry_after=retry_after,
+        metadata=dict(error.metadata),
+    )
+
+
+def member_of(member: conversation_pb2.Member) -> models.Member:
+    """A membership."""
+    return models.Member(member.user_id, models.MemberRole(member.role), member.join_seq)
+
+
+def _members_of(members: Iterable[conversation_pb2.Member]) -> tuple[models.Member, ...]:
+    return tuple(member_of(member) for member in members)
+
+
+def conversation_of(conversation: conversation_pb2.Conversation) -> models.Conversation:
+    """A conversation."""
+    return models.Conversation(
+        conversation_id=conversation.conversation_id,
+        kind=models.ConversationKind(conversation.kind),
+        title=conversation.title,
+        peer_user_id=conversation.peer_user_id,
+        create_time=time_of(conversation.create_time),
+        update_time=time_of(conversation.update_time),
+        member_count=conversation.member_count,
+        scale_class=models.ScaleClass(conversation.scale_class),
+        head_seq=conversation.head_seq,
+        role=models.MemberRole(conversation.role),
+        join_seq=conversation.join_seq,
+        read_seq=conversation.read_seq,
+        unread_count=conversation.unread_count,
+    )
+
+
+def presence_of(presence: presence_service_pb2.Presence) -> models.Presence:
+    """What is known of a user."""
+    return models.Presence(
+        user_id=presence.user_id,
+        online=presence.online,
+        last_seen_time=(
+            time_of(presence.last_seen_time) if presence.HasField("last_seen_time") else None
+        ),
+        availability=models.Availability(presence.availability),
+        status_text=presence.status_text,
+    )
+
+
+def receipt_of(receipt: event_pb2.ReceiptUpdate) -> events.ReceiptUpdate:
+    """A receipt that moved."""
+    return events.ReceiptUpdate(
+        conversation_id=receipt.conversation_id,
+        user_id=receipt.user_id,
+        delivered_seq=receipt.delivered_seq,
+        read_seq=receipt.read_seq,
+    )
+
+
+def gap_of(gap: event_pb2.Gap) -> events.Gap:
+    """Positions left out."""
+    return events.Gap(conversation_id=gap.conversation_id, from_seq=gap.from_seq, to_seq=gap.to_seq)
+
+
+def entry_of(entry: entry_pb2.Entry, user_id: str) -> events.Entry:
+    """An entry of a log, as the given user sees it."""
+    log = entry.conversation_id
+    seq = entry.seq
+    ordinal = entry.ordinal
+    time = time_of(entry.create_time)
+    sender = entry.user_id
+    entry_id = entry.id
+    body = entry.WhichOneof("body")
+    if body == "message":
+        message = entry.message
+        return events.Message(
+            conversation_id=log,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            text=message.text,
+            reply_to=message.reply_to_message_id or None,
+            own=sender == user_id,
+        )
+    if body == "conversation_created":
+        created = entry.conversation_created
+        return events.ConversationCreated(
+            conversation_id=log,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            kind=models.ConversationKind(created.kind),
+            title=created.title,
+            members=_members_of(created.members),
+        )
+    if body == "members_added":
+        return events.MembersAdded(
+            conversation_id=log,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            members=_members_of(entry.members_added.members),
+        )
+    if body == "member_removed":
+        return events.MemberRemoved(
+            conversation_id=log,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            removed_user_id=entry.member_removed.user_id,
+        )
+    if body == "conversation_joined":
+        joined = entry.conversation_joined
+        return events.ConversationJoined(
+            conversation_id=joined.conversation_id,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            kind=models.ConversationKind(joined.kind),
+            title=joined.title,
+            join_seq=joined.seq,
+            role=models.MemberRole(joined.role),
+            peer_user_id=joined.peer_user_id,
+        )
+    if body == "conversation_left":
+        left = entry.conversation_left
+        return events.ConversationLeft(
+            conversation_id=left.conversation_id,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            last_seq=left.seq,
+        )
+    return events.UnknownEntry(
+        conversation_id=log,
+        log=log,
+        seq=seq,
+        ordinal=ordinal,
+        time=time,
+        user_id=sender,
+        entry_id=entry_id,
+        raw=entry.SerializeToString(),
+    )

@@ -1,0 +1,604 @@
+"""The session of a device as a pure state machine: frames in, events out, frames to send. No I/O, no clock.
+
+The shell (`_runner`) carries frames and time: it calls `connected`, `receive`, `next_frame` and `disconnected`, does
+what the returned actions say, and saves what `take_unsaved` gives. The application's side is `next_event` and `apply`.
+
+Moments are seconds of the loop's clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+from google.protobuf.message import DecodeError
+
+from . import _convert, events
+from ._config import ClientConfig
+from ._ids import IdMaker, ServerClock, id_time_ms
+from ._logs import Log, LogTable, Step
+from ._outbox import Outbox, Outgoing, SendState
+from ._queue import EventQueue
+from ._state import StoredCursor, StoredMessage, StoredSession, StoredState
+from .errors import Code, StateError, TidingsError, Unavailable
+from .v1 import chat_service_pb2, entry_pb2, event_pb2, message_pb2
+
+_MAX_AHEAD_MS: Final = 4 * 60 * 1000
+"""An id further ahead of the server's time is made anew before its first sending; the server takes 5 minutes."""
+_MAX_HELLO_CURSORS: Final = 10_000
+_MAX_FRAME_COMMANDS: Final = 1_000
+_MAX_FRAME_ACKS: Final = 5_000
+_MAX_FRAME_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Leave this connection and make another, after `delay` seconds or, with None, after the usual backoff."""
+
+    error: TidingsError
+    delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GoAway:
+    """Leave this connection within `delay` seconds and make another after them."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Leave this connection and don't connect again, except with another token if that was what was wrong."""
+
+    error: TidingsError
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """Get a new token and give it to `refresh_token`."""
+
+
+Action: TypeAlias = Reconnect | GoAway | End | RefreshToken
+
+
+@dataclass(slots=True)
+class Unsaved:
+    """What is to be saved, in this order, and then given to `saved`."""
+
+    sealed: dict[str, StoredMessage] = field(default_factory=dict)
+    session: StoredSession | None = None
+    forget_cursors: bool = False
+    cursors: list[tuple[Log, StoredCursor]] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.sealed or self.session is not None or self.cursors or self.removed)
+
+
+@dataclass(slots=True)
+class Limits:
+    """The limits in force: the server's, or what is assumed until it has told."""
+
+    window: int
+    max_text_bytes: int = 16_384
+    max_frame_bytes: int = 1 << 20
+    max_commands_in_flight: int = 100
+    beacon_interval: float = 30.0
+    max_members: int = 500
+
+
+Outcome: TypeAlias = events.MessageSent | events.MessageFailed | events.MessagePending
+
+
+class SessionCore:
+    """Positions, outbox and connection of one device."""
+
+    def __init__(
+        self,
+        state: StoredState,
+        config: ClientConfig,
+        wall_clock_ms: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
+        self.config = config
+        self.session = state.session
+        self.clock = ServerClock(wall_clock_ms)
+        self.ids = IdMaker(rng)
+        self.logs = LogTable(state.cursors)
+        self.outbox = Outbox(config.backoff, rng)
+        self.limits = Limits(config.window, beacon_interval=config.beacon_interval)
+        self.token_expire_ms: int | None = None
+        self.outcomes: list[Outcome] = []
+        """What happened to own messages, for those who wait for one; the shell takes it."""
+        self.events = EventQueue(config.max_queued_events)
+        self._withheld = False
+        """Whether positions aren't saved yet: the application doesn't know of the incarnation that they belong to."""
+        self._unsaved = Unsaved()
+        self._saving_urgent = False
+        # The connection.
+        self._alive = False
+        self.welcomed = False
+        self.synced = False
+        self.draining = False
+        self._hello: chat_service_pb2.Hello | None = None
+        self._control: deque[chat_service_pb2.Command] = deque()
+        self._commands: dict[int, str | Outgoing] = {}
+        self._next_command = 1
+        self._acks: dict[str, int] = {}
+        self._handlers: dict[str, Callable[[event_pb2.Event, float], Action | None]] = {
+            "entry": self._on_entry,
+            "result": self._on_result,
+            "welcome": self._on_welcome,
+            "skipped": self._on_skipped,
+            "gap": self._on_gap,
+            "sync_complete": self._on_sync_complete,
+            "receipt": self._on_receipt,
+            "beacon": self._on_beacon,
+            "token_expiring": self._on_token_expiring,
+            "going_away": self._on_going_away,
+            "session_ended": self._on_session_ended,
+        }
+        for message in state.messages:
+            self.outbox.restore(message)
+            self.events.put(self._pending_event(message, restored=True))
+
+    # The application's side
+
+    def next_event(self) -> events.Event | None:
+        """The next event for the application, handed on from now on, or None."""
+        return self.events.take(self.session.user_id)
+
+    def apply(self, event: events.Event) -> None:
+        """The application has dealt with an event, and with all that were handed on before it in the same log."""
+        if isinstance(event, events.IncarnationChanged):
+            if self._withheld and event.incarnation == self.session.incarnation:
+                self._withheld = False
+                self._save_session(forget_cursors=True)
+                self.logs.touch_all()
+        elif isinstance(event, events.MessageFailed):
+            self.forget_failed(event.message_id)
+        elif self._withheld:
+            # It was handed on before the incarnation changed: its position means something else now.
+            return
+        elif isinstance(event, events.Gap):
+            self.logs.apply(event.conversation_id, event.to_seq)
+        elif isinstance(event, events.PositionLost):
+            self.logs.touch(self.logs.get(event.conversation_id))
+        elif isinstance(event, events.LogEntry):
+            self.logs.apply(event.log, event.seq)
+
+    # Saving
+
+    @property
+    def saving_due(self) -> bool:
+        """Whether something is to be saved at once: the window is a quarter used, or a message waits for it."""
+        return self._saving_urgent or self.logs.unsaved_positions * 4 >= self.limits.window
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether something is to be saved soon."""
+        return bool(self._unsaved) or (self.logs.has_unsaved and not self._withheld)
+
+    def take_unsaved(self) -> Unsaved:
+        """What is to be saved. The caller saves it, however often that takes, before it asks for more."""
+        unsaved, self._unsaved = self._unsaved, Unsaved()
+        self._saving_urgent = False
+        # Positions of a new incarnation aren't mixed with those of the old one.
+        if not self._withheld:
+            unsaved.cursors = self.logs.take_unsaved()
+        return unsaved
+
+    def saved(self, unsaved: Unsaved) -> None:
+        """What was taken is saved: acknowledge it to the server, and send what waited for it."""
+        for log, cursor in unsaved.cursors:
+            # Both may have gone back meanwhile.
+            log.saved = max(log.saved, min(cursor.seq, log.applied))
+            self._ack(log)
+        for message in unsaved.sealed.values():
+            item = self.outbox.get(message.message_id)
+            if item is not None:
+                self.outbox.stored(item)
+
+    def _ack(self, log: Log) -> None:
+        if self.welcomed and (seq := log.to_ack()):
+            self._acks[log.name] = seq
+
+    def _save_session(self, *, forget_cursors: bool = False) -> None:
+        self._unsaved.session = self.session
+        self._unsaved.forget_cursors = self._unsaved.forget_cursors or forget_cursors
+        self._saving_urgent = True
+
+    # The outbox
+
+    def enqueue(self, conversation_id: str, content: bytes, now: float) -> Outgoing:
+        """Make a message, to be made durable by the caller and then given to `stored`, or else to `discard`."""
+        time_ms = self.clock.now_ms(now)
+        message = StoredMessage(
+            position=self.outbox.next_position(),
+            conversation_id=conversation_id,
+            message_id=self.ids.make(time_ms),
+            content=content,
+            time_ms=time_ms,
+            # An id made by the server's time needs no second look.
+            sealed=self.clock.known,
+        )
+        return self.outbox.add(message)
+
+    def stored(self, item: Outgoing, now: float) -> None:
+        """A message is durable."""
+        if item.state is not SendState.STORING:
+            return
+        self.events.put(self._pending_event(item.message))
+        if item.message.sealed or not self.clock.known:
+            self.outbox.stored(item)
+        else:
+            self._seal(item, now)
+
+    def discard(self, item: Outgoing) -> None:
+        """Take a message out of the outbox, whatever has become of it."""
+        self.outbox.drop(item)
+        self._unsaved.removed.append(item.message.message_id)
+
+    def forget_failed(self, message_id: str) -> None:
+        """The application knows that a message has failed."""
+        item = self.outbox.get(message_id)
+        if item is not None and item.state is SendState.FAILED:
+            self.discard(item)
+
+    def _seal(self, item: Outgoing, now: float) -> None:
+        """Make an id final that was made before the server had told its time."""
+        old = item.message
+        message_id = old.message_id
+        server_ms = self.clock.now_ms(now)
+        if id_time_ms(message_id) > server_ms + _MAX_AHEAD_MS:
+            message_id = self.ids.make(server_ms)
+        item.state = SendState.STORING
+        message = self.outbox.seal(item, message_id)
+        self._unsaved.sealed[old.message_id] = message
+        self._saving_urgent = True
+        if message_id != old.message_id:
+            pending = self._pending_event(message, replaces=old.message_id)
+            self.events.put(pending)
+            self.outcomes.append(pending)
+
+    def _pending_event(
+        self, message: StoredMessage, *, restored: bool = False, replaces: str | None = None
+    ) -> events.MessagePending:
+        content = message_pb2.MessageContent.FromString(message.content)
+        return events.MessagePending(
+            conversation_id=message.conversation_id,
+            message_id=message.message_id,
+            text=content.text,
+            reply_to=content.reply_to_message_id or None,
+            time=_convert.time_of_ms(message.time_ms),
+            restored=restored,
+            replaces=replaces,
+        )
+
+    def _sent(self, item: Outgoing, seq: int, time_ms: int) -> None:
+        self.outbox.accepted(item)
+        message = item.message
+        self._unsaved.removed.append(message.message_id)
+        sent = events.MessageSent(
+            conversation_id=message.conversation_id,
+            message_id=message.message_id,
+            seq=seq,
+            time=_convert.time_of_ms(time_ms),
+        )
+        self.events.put(sent)
+        self.outcomes.append(sent)
+
+    def _failed(self, item: Outgoing, error: TidingsError) -> None:
+        message = item.message
+        content = message_pb2.MessageContent.FromString(message.content)
+        failed = events.MessageFailed(
+            conversation_id=message.conversation_id,
+            message_id=message.message_id,
+            text=content.text,
+            reply_to=content.reply_to_message_id or None,
+            error=error,
+        )
+        self.events.put(failed)
+        self.outcomes.append(failed)
+
+    # The connection
+
+    def connected(self) -> None:
+        """A connection is there: the next frame is hello."""
+        self.disconnected()
+        self._alive = True
+        named = self.logs.hello(_MAX_HELLO_CURSORS)
+        self._hello = chat_service_pb2.Hello(
+            incarnation=self.session.incarnation,
+            cursors=[chat_service_pb2.Cursor(conversation_id=name, seq=seq) for name, seq in named],
+            window=self.config.window,
+            catch_up_limit=self.config.catch_up_limit,
+            client=self.config.client_name,
+        )
+
+    def disconnected(self) -> None:
+        """The connection is gone."""
+        self._alive = self.welcomed = self.synced = self.draining = False
+        self._hello = None
+        self._control.clear()
+        self._commands.clear()
+        self._next_command = 1
+        self._acks.clear()
+        self.outbox.reconnect()
+
+    def refresh_token(self, token: str) -> None:
+        """Give the session a new token."""
+        if self.welcomed:
+            command = chat_service_pb2.Command()
+            command.refresh_token.token = token
+            self._control.append(command)
+
+    def next_frame(self, now: float) -> bytes | None:
+        """The next frame to send, or None."""
+        if not self._alive:
+            return None
+        request = chat_service_pb2.ChatRequest()
+        if self._hello is not None:
+            command = request.commands.add()
+            command.hello.CopyFrom(self._hello)
+            self._hello = None
+            self._number(command, "hello")
+            return request.SerializeToString()
+        if not self.welcomed:
+            return None
+        while self._control:
+            command = self._control.popleft()
+            self._number(command, "refresh_token")
+            request.commands.append(command)
+        if not self.draining:
+            self._add_sends(request, now)
+        if self._acks:
+            for name in list(self._acks)[:_MAX_FRAME_ACKS]:
+                request.acks.add(conversation_id=name, seq=self._acks.pop(name))
+        return request.SerializeToString() or None
+
+    def wake_at(self) -> float | None:
+        """When `next_frame` has something to send without anything else happening, or None."""
+        if not self.welcomed or self.draining:
+            return None
+        return self.outbox.wake_at()
+
+    @property
+    def in_flight(self) -> int:
+        """The number of commands without a result."""
+        return len(self._commands)
+
+    def _number(self, command: chat_service_pb2.Command, what: str | Outgoing) -> None:
+        command.command_id = self._next_command
+        self._commands[self._next_command] = what
+        self._next_command += 1
+
+    def _add_sends(self, request: chat_service_pb2.ChatRequest, now: float) -> None:
+        self.outbox.wake(now)
+        room = max(1, self.limits.max_commands_in_flight // 2)
+        budget = min(_MAX_FRAME_BYTES, self.limits.max_frame_bytes // 2)
+        while len(request.commands) < _MAX_FRAME_COMMANDS and budget > 0:
+            item = self.outbox.next_send(now, room)
+            if item is None:
+                break
+            message = item.message
+            command = request.commands.add()
+            self._number(command, item)
+            send = command.send_message
+            send.conversation_id = message.conversation_id
+            send.message_id = message.message_id
+            send.content.ParseFromString(message.content)
+            if item.after is not None:
+                send.after_message_id = item.after.message.message_id
+            budget -= len(message.content) + 200
+
+    def receive(self, frame: bytes, now: float) -> list[Action]:
+        """Take a frame from the server; returns what the shell is to do, in order."""
+        actions: list[Action] = []
+        try:
+            response = chat_service_pb2.ChatResponse.FromString(frame)
+        except DecodeError:
+            return [self._leave("the server sent a frame that is no ChatResponse")]
+        for event in response.events:
+            if not self._alive:
+                break
+            kind = event.WhichOneof("event")
+            if kind is None:
+                continue
+            if not self.welcomed and kind not in ("welcome", "result", "session_ended", "beacon"):
+                actions.append(self._leave(f"the server sent {kind} before welcome"))
+                break
+            action = self._handlers[kind](event, now)
+            if action is not None:
+                actions.append(action)
+        return actions
+
+    def _leave(self, why: str, *, delay: float | None = None) -> Reconnect:
+        """Stop taking anything from this connection, and have everything not handed on sent again on the next one."""
+        self._alive = False
+        self.events.drop_logs()
+        self.logs.rewind()
+        return Reconnect(Unavailable(why), delay)
+
+    def _on_welcome(self, event: event_pb2.Event, now: float) -> Action | None:
+        welcome = event.welcome
+        stored = self.session
+        if stored.user_id and (stored.user_id, stored.device_id) != (
+            welcome.user_id,
+            welcome.device_id,
+        ):
+            self._alive = False
+            return End(
+                StateError(
+                    f"the state belongs to user {stored.user_id!r}, device {stored.device_id!r}, "
+                    f"and the token to user {welcome.user_id!r}, device {welcome.device_id!r}"
+                )
+            )
+        self.clock.set(_convert.ms_of(welcome.server_time), now)
+        if welcome.HasField("token_expire_time"):
+            self.token_expire_ms = _convert.ms_of(welcome.token_expire_time)
+        limits = welcome.limits
+        known = self.limits
+        self.limits = Limits(
+            window=limits.window or known.window,
+            max_text_bytes=limits.max_text_bytes or known.max_text_bytes,
+            max_frame_bytes=limits.max_frame_bytes or known.max_frame_bytes,
+            max_commands_in_flight=limits.max_commands_in_flight or known.max_commands_in_flight,
+            beacon_interval=limits.beacon_interval_ms / 1000 or known.beacon_interval,
+            max_members=limits.max_members or known.max_members,
+        )
+        self.welcomed = True
+        session = StoredSession(welcome.user_id, welcome.device_id, welcome.incarnation)
+        if stored.incarnation and stored.incarnation != welcome.incarnation:
+            self._reset(session)
+        elif session != stored:
+            self.session = session
+            self._save_session()
+        for item in self.outbox.unsealed():
+            self._seal(item, now)
+        return None
+
+    def _reset(self, session: StoredSession) -> None:
+        """Another incarnation: what isn't saved is forgotten; the result of hello tells what of that still holds."""
+        self.events.drop_logs()
+        self.logs.reset_to_saved()
+        self._withheld = True
+        self.session = session
+        self.events.put(events.IncarnationChanged(incarnation=session.incarnation))
+
+    def _on_entry(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
+        entry = event.entry
+        log = self.logs.get(entry.conversation_id)
+        step = log.advance(entry.seq, entry.seq)
+        if step is Step.OLD:
+            self._ack(log)
+            return None
+        if step is Step.MISSED:
+            return self._missed(log, entry.seq)
+        if entry.user_id == self.session.user_id:
+            self._note_own(entry)
+        self.events.put_entry(log, entry)
+        return None
+
+    def _note_own(self, entry: entry_pb2.Entry) -> None:
+        """An own message in its log is the best proof that it was taken."""
+        item = self.outbox.get(entry.id)
+        if item is None or item.message.conversation_id != entry.conversation_id:
+            return
+        if entry.message == message_pb2.MessageContent.FromString(item.message.content):
+            self._sent(item, entry.seq, _convert.ms_of(entry.create_time))
+
+    def _on_skipped(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
+        skipped = event.skipped
+        log = self.logs.get(skipped.conversation_id)
+        step = self.logs.skip(log, skipped.from_seq, skipped.to_seq)
+        if step is Step.MISSED:
+            return self._missed(log, skipped.from_seq)
+        if step is Step.OLD:
+            self._ack(log)
+        return None
+
+    def _on_gap(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
+        gap = _convert.gap_of(event.gap)
+        log = self.logs.get(gap.conversation_id)
+        first = max(gap.from_seq, log.received + 1)
+        step = log.advance(gap.from_seq, gap.to_seq)
+        if step is Step.MISSED:
+            return self._missed(log, gap.from_seq)
+        if step is Step.OLD:
+            self._ack(log)
+        else:
+            self.events.put_entry(log, replace(gap, from_seq=first))
+        return None
+
+    def _missed(self, log: Log, seq: int) -> Action:
+        log.suspect = True
+        return self._leave(f"{log.name} went from {log.received} to {seq}")
+
+    def _on_sync_complete(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
+        self.synced = True
+        self.events.put(events.SyncComplete(conversations=event.sync_complete.conversations))
+        return None
+
+    def _on_receipt(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
+        self.events.put_receipt(_convert.receipt_of(event.receipt))
+        return None
+
+    def _on_beacon(self, event: event_pb2.Event, now: float) -> Action | None:
+        beacon = event.beacon
+        self.clock.set(_convert.ms_of(beacon.server_time), now)
+        if not beacon.level or not self.synced:
+            return None
+        if self.logs.digest() == (beacon.digest, beacon.conversations):
+            return None
+        return self._leave("the digest of the positions differs from the server's")
+
+    def _on_token_expiring(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
+        self.token_expire_ms = _convert.ms_of(event.token_expiring.token_expire_time)
+        return RefreshToken()
+
+    def _on_going_away(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
+        self.draining = True
+        return GoAway(event.going_away.reconnect_delay_ms / 1000)
+
+    def _on_session_ended(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
+        self._alive = False
+        error = _convert.error_of(event.session_ended.error)
+        if event.session_ended.reconnect:
+            return Reconnect(error, error.retry_after)
+        return End(error)
+
+    def _on_result(self, event: event_pb2.Event, now: float) -> Action | None:
+        result = event.result
+        what = self._commands.pop(result.command_id, None)
+        if what is None:
+            return None
+        error = _convert.error_of(result.error) if result.HasField("error") else None
+        if isinstance(what, Outgoing):
+            return self._on_send_result(what, result, error, now)
+        if what == "hello":
+            if error is not None:
+                return self._on_hello_refused(error)
+            for refusal in result.hello.refused_cursors:
+                self._on_cursor_refused(refusal.conversation_id, refusal.seq)
+            return None
+        if error is None and result.HasField("refresh_token"):
+            self.token_expire_ms = _convert.ms_of(result.refresh_token.token_expire_time)
+        return None
+
+    def _on_send_result(
+        self,
+        item: Outgoing,
+        result: event_pb2.CommandResult,
+        error: TidingsError | None,
+        now: float,
+    ) -> Action | None:
+        if item.state is not SendState.IN_FLIGHT:
+            return None
+        if error is None:
+            sent = result.send_message
+            self._sent(item, sent.seq, _convert.ms_of(sent.create_time))
+        elif self.outbox.refused(item, error, now):
+            self._failed(item, error)
+        elif error.code is Code.UNAUTHENTICATED:
+            return RefreshToken()
+        return None
+
+    def _on_hello_refused(self, error: TidingsError) -> Action | None:
+        self._alive = False
+        if error.code in (Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED, Code.UNAUTHENTICATED):
+            return End(error)
+        return Reconnect(error, error.retry_after)
+
+    def _on_cursor_refused(self, name: str, seq: int) -> None:
+        """The server has less of a log than was applied here: the position that it names holds instead."""
+        log = self.logs.get(name)
+        lost = events.PositionLost(conversation_id=name, seq=seq, applied_seq=log.applied)
+        self.events.drop_log(log)
+        log.reset(seq)
+        if seq == 0:
+            self.logs.forget(log)
+        self.events.put(lost)

@@ -1,0 +1,334 @@
+"""What a client is told: typed events, frozen, in the order in which they are to be applied."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from .errors import TidingsError
+from .models import ConversationKind, Member, MemberRole
+
+__all__ = [
+    "ConnectionState",
+    "ConnectionStatus",
+    "ConversationCreated",
+    "ConversationJoined",
+    "ConversationLeft",
+    "Entry",
+    "Event",
+    "Gap",
+    "IncarnationChanged",
+    "LogEntry",
+    "MemberRemoved",
+    "MembersAdded",
+    "Message",
+    "MessageFailed",
+    "MessagePending",
+    "MessageSent",
+    "PositionLost",
+    "ReceiptUpdate",
+    "SyncComplete",
+    "UnknownEntry",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """One durable change at one position of a log.
+
+    Attributes:
+        conversation_id: The conversation that it is about.
+        log: The log in which it stands: the conversation's id, or "inbox:" followed by the own user id.
+        seq: Its position in the log: 1, 2, 3 and so on, without gaps.
+        ordinal: The number of messages in the log up to and including it.
+        time: When it was committed, in UTC, by the server's clock. It never goes back along a log.
+        user_id: Who made the change.
+        entry_id: The id that its sender gave it; the message id of messages.
+    """
+
+    conversation_id: str
+    log: str
+    seq: int
+    ordinal: int
+    time: datetime
+    user_id: str
+    entry_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message(LogEntry):
+    """A message was posted.
+
+    Attributes:
+        text: The text, exactly as it was sent.
+        reply_to: The id of the message that it replies to, or None.
+        own: Whether the own user sent it, from whichever device.
+    """
+
+    text: str
+    reply_to: str | None
+    own: bool
+
+    @property
+    def message_id(self) -> str:
+        """The id that its sender gave it; for one's own, the id of the handle and of MessagePending."""
+        return self.entry_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationCreated(LogEntry):
+    """The conversation was created: the entry at position 1."""
+
+    kind: ConversationKind
+    title: str
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembersAdded(LogEntry):
+    """Users became members."""
+
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRemoved(LogEntry):
+    """A membership ended. It is the last entry that the removed user gets."""
+
+    removed_user_id: str
+
+    @property
+    def left(self) -> bool:
+        """Whether the user left, rather than being removed by another."""
+        return self.removed_user_id == self.user_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationJoined(LogEntry):
+    """The own user became a member of a conversation (an entry of the inbox).
+
+    Attributes:
+        kind: Direct or group.
+        title: The title at the time of joining.
+        join_seq: The position in the conversation from which on the user may read.
+        role: The role given.
+        peer_user_id: In direct conversations the other user, otherwise empty.
+    """
+
+    kind: ConversationKind
+    title: str
+    join_seq: int
+    role: MemberRole
+    peer_user_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationLeft(LogEntry):
+    """The own user is no longer a member of a conversation (an entry of the inbox).
+
+    Attributes:
+        last_seq: The last position in the conversation that the user may read.
+    """
+
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownEntry(LogEntry):
+    """An entry of a kind newer than this SDK. It counts as a position.
+
+    Attributes:
+        raw: The entry as a serialised tidings.v1.Entry.
+    """
+
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Positions of a log that are not sent because too many were missed.
+
+    They can be listed at any time: `client.missed(gap)`. Once the gap is applied they aren't offered again.
+
+    Attributes:
+        conversation_id: The log: a conversation, or "inbox:" followed by the own user id.
+        from_seq: The first position left out.
+        to_seq: The last position left out.
+    """
+
+    conversation_id: str
+    from_seq: int
+    to_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncarnationChanged:
+    """The server's store was restored from a backup.
+
+    Its newest entries may be lost, and their positions given to others: a PositionLost for each log that is concerned
+    follows. Positions that were applied before may come again.
+
+    Attributes:
+        incarnation: The new incarnation.
+    """
+
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionLost:
+    """The server does not have what was applied here of the end of a log, as after a restore.
+
+    What comes next has the position `seq` + 1, whatever stood there before.
+
+    Attributes:
+        conversation_id: The log: a conversation, or "inbox:" followed by the own user id.
+        seq: The newest position that still holds; 0 when the log is none of the user's any more.
+        applied_seq: The newest position that had been applied.
+    """
+
+    conversation_id: str
+    seq: int
+    applied_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncComplete:
+    """Everything up to the heads at the time of connecting was sent.
+
+    Attributes:
+        conversations: The number of logs of the session, the inbox included.
+    """
+
+    conversations: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptUpdate:
+    """A member of a small conversation has got or read messages. The marks only grow.
+
+    Attributes:
+        conversation_id: The conversation.
+        user_id: The member.
+        delivered_seq: The newest position delivered to a device of the member.
+        read_seq: The newest position read by the member.
+    """
+
+    conversation_id: str
+    user_id: str
+    delivered_seq: int
+    read_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessagePending:
+    """An own message is in the outbox, for local echo.
+
+    Attributes:
+        conversation_id: The conversation.
+        message_id: The id of the message, the same as in the Message that follows.
+        text: The text.
+        reply_to: The id of the message that it replies to, or None.
+        time: When it was queued, in UTC, by the server's clock as far as that is known.
+        restored: Whether it was queued by an earlier process.
+        replaces: The id that the message had before, or None. An id made by a clock that was far ahead is made anew,
+            once, before the message is first sent.
+    """
+
+    conversation_id: str
+    message_id: str
+    text: str
+    reply_to: str | None
+    time: datetime
+    restored: bool = False
+    replaces: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageSent:
+    """An own message is durable at the server and has its position for ever.
+
+    Attributes:
+        conversation_id: The conversation.
+        message_id: The id of the message.
+        seq: Its position.
+        time: When it was committed, in UTC.
+    """
+
+    conversation_id: str
+    message_id: str
+    seq: int
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageFailed:
+    """An own message was refused for good and is not tried again.
+
+    Attributes:
+        conversation_id: The conversation.
+        message_id: The id of the message.
+        text: The text.
+        reply_to: The id of the message that it replies to, or None.
+        error: Why it was refused.
+    """
+
+    conversation_id: str
+    message_id: str
+    text: str
+    reply_to: str | None
+    error: TidingsError
+
+
+class ConnectionStatus(enum.StrEnum):
+    """How the client stands to the server."""
+
+    CONNECTING = "connecting"
+    SYNCING = "syncing"
+    ONLINE = "online"
+    OFFLINE = "offline"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionState:
+    """How the client stands to the server.
+
+    Attributes:
+        status: connecting, syncing (the session is open and missed entries come), online, offline (it will be tried
+            again), ended (it will not).
+        retry_in: While offline, seconds until the next try, counted from this event; otherwise None.
+        error: Why the client is offline or ended, or None.
+    """
+
+    status: ConnectionStatus
+    retry_in: float | None = None
+    error: TidingsError | None = None
+
+
+Entry: TypeAlias = (
+    Message
+    | ConversationCreated
+    | MembersAdded
+    | MemberRemoved
+    | ConversationJoined
+    | ConversationLeft
+    | UnknownEntry
+)
+"""What stands in a log, and so in history."""
+
+Event: TypeAlias = (
+    Entry
+    | Gap
+    | IncarnationChanged
+    | PositionLost
+    | SyncComplete
+    | ReceiptUpdate
+    | MessagePending
+    | MessageSent
+    | MessageFailed
+    | ConnectionState
+)
+"""What `Client.events()` yields."""

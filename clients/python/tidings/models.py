@@ -1,0 +1,182 @@
+"""What unary operations return: conversations, members, receipts, presence, as plain frozen values."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+__all__ = [
+    "Availability",
+    "Conversation",
+    "ConversationKind",
+    "HistoryOrder",
+    "Member",
+    "MemberRole",
+    "Presence",
+    "Receipt",
+    "ScaleClass",
+    "Unread",
+    "UnreadCount",
+]
+
+
+class _OpenEnum(enum.IntEnum):
+    """An enum whose values unknown to this version are read as UNSPECIFIED, the value 0."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> _OpenEnum | None:
+        return cls(0) if isinstance(value, int) and value != 0 else None
+
+
+class ConversationKind(_OpenEnum):
+    """How a conversation is made and who may join."""
+
+    UNSPECIFIED = 0
+    DIRECT = 1
+    GROUP = 2
+
+
+class MemberRole(_OpenEnum):
+    """What a member may do. UNSPECIFIED is an ex-member."""
+
+    UNSPECIFIED = 0
+    MEMBER = 1
+    OWNER = 2
+
+
+class ScaleClass(_OpenEnum):
+    """How live a conversation is, by its number of members."""
+
+    UNSPECIFIED = 0
+    SMALL = 1
+    GROUP = 2
+    CHANNEL = 3
+
+
+class Availability(_OpenEnum):
+    """What a user says of being there."""
+
+    UNSPECIFIED = 0
+    AVAILABLE = 1
+    AWAY = 2
+    DO_NOT_DISTURB = 3
+
+
+class HistoryOrder(enum.IntEnum):
+    """The direction of a listing of history."""
+
+    ASCENDING = 1
+    DESCENDING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One user's membership of a conversation.
+
+    Attributes:
+        user_id: The user.
+        role: What the member may do.
+        join_seq: The position of the entry that made the user a member.
+    """
+
+    user_id: str
+    role: MemberRole = MemberRole.MEMBER
+    join_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """A conversation as its caller sees it.
+
+    Attributes:
+        conversation_id: A UUID in lower-case text form.
+        kind: Direct or group.
+        title: The title of a group, empty in direct conversations.
+        peer_user_id: In direct conversations the other user, otherwise empty.
+        create_time: When it was created, in UTC.
+        update_time: When its newest entry was committed, in UTC.
+        member_count: The number of members now.
+        scale_class: How live it is.
+        head_seq: The newest position that the caller may read.
+        role: The caller's role, UNSPECIFIED for an ex-member.
+        join_seq: The first position that the caller may read.
+        read_seq: How far the caller has read, over all devices; 0 when nothing was read.
+        unread_count: The messages after read_seq.
+    """
+
+    conversation_id: str
+    kind: ConversationKind
+    title: str
+    peer_user_id: str
+    create_time: datetime
+    update_time: datetime
+    member_count: int
+    scale_class: ScaleClass
+    head_seq: int
+    role: MemberRole
+    join_seq: int
+    read_seq: int
+    unread_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """How far one member has got and read.
+
+    Attributes:
+        user_id: The member.
+        delivered_seq: The newest position delivered to a device of the member.
+        read_seq: The newest position read by the member.
+    """
+
+    user_id: str
+    delivered_seq: int
+    read_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadCount:
+    """What is unread in one conversation.
+
+    Attributes:
+        conversation_id: The conversation.
+        unread_count: The messages after the read mark.
+        read_seq: The caller's read mark.
+    """
+
+    conversation_id: str
+    unread_count: int
+    read_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """What is unread over several conversations.
+
+    Attributes:
+        total: The sum over all the conversations asked for.
+        counts: One for each conversation with at least one unread message, by conversation id.
+    """
+
+    total: int
+    counts: dict[str, UnreadCount]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """What is known of one user.
+
+    Attributes:
+        user_id: The user.
+        online: Whether a device is connected, or was within the last ten seconds.
+        last_seen_time: When a device was last connected, in UTC; None while online or when never seen.
+        availability: What the user says of being there.
+        status_text: A text of the user's own.
+    """
+
+    user_id: str
+    online: bool
+    last_seen_time: datetime | None
+    availability: Availability
+    status_text: str
