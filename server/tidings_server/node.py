@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
@@ -88,6 +89,7 @@ class Node:
                 c.SetStatus: self.presence.set_status,
             },
         )
+        self._tracing: set[asyncio.Task[None]] = set()
         self._acks = AckBook(store, self.sequencer, bus)
         self._services = SessionServices(
             store=store,
@@ -121,15 +123,24 @@ class Node:
         return Session(session_id, principal, sink, self._services)
 
     def announce_drain(self, spread_ms: int) -> None:
-        """Tells every device to connect again after a delay of its own, at most `spread_ms`."""
+        """Takes no new sessions, and tells every device to connect again after a delay of its own,
+        at most `spread_ms`.
+        """
+        self.hub.draining = True
         for session in self.hub.sessions:
             session.going_away(self._rng.randint(0, max(spread_ms, 0)))
 
-    async def stop(self) -> None:
-        """Finishes the commands under way, ends the sessions and writes what is gathered."""
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """Finishes the commands under way, ends the sessions and writes what is gathered.
+
+        What is not finished within the grace period is told that its outcome is unknown.
+        """
         problem = DomainError(Reason.DRAINING, "The server stops; connect again.")
-        await self.handlers.close()
-        await self.sequencer.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self.handlers.close()
+                await self.sequencer.drain()
+        await self.sequencer.close()
         sessions = self.hub.sessions
         for session in sessions:
             session.end(problem, reconnect=True)
@@ -140,7 +151,6 @@ class Node:
         await self._acks.close()
         await self.presence.close()
         await self.hub.stop()
-        await self.sequencer.close()
         await self.bus.stop()
 
     def _published(self, log: str, page: Page, span: Span | None) -> None:
@@ -148,5 +158,19 @@ class Node:
             step = self.tracer.child(span, "publish")
             self.bus.publish(PagePublished(log, page))
             self.tracer.end(step)
+            delivery = self.tracer.child(span, "delivery")
+            task = asyncio.get_running_loop().create_task(self._traced(log, delivery))
+            self._tracing.add(task)
+            task.add_done_callback(self._tracing.discard)
             return
         self.bus.publish(PagePublished(log, page))
+
+    async def _traced(self, log: str, delivery: Span) -> None:
+        """Ends the span of a delivery when the frames were written to those connected here."""
+        sessions = self.hub.joined(log)
+        self.tracer.set(delivery, "sessions", len(sessions))
+        if sessions:
+            await asyncio.wait(
+                [asyncio.ensure_future(s.outbox.finish()) for s in sessions], timeout=10
+            )
+        self.tracer.end(delivery)

@@ -142,18 +142,19 @@ class CatchUp:
             return None
         if not pages:
             raise StoreUnavailable("a head is ahead of what can be read")
-        self._send(position, pages, last, self._window.room())
-        return True
+        # When nothing fits, go on once the outbox is empty.
+        return True if self._send(position, pages, last, self._window.room()) else None
 
-    def _send(self, position: Position, pages: Sequence[Page], last: int, room: int) -> None:
+    def _send(self, position: Position, pages: Sequence[Page], last: int, room: int) -> bool:
+        before = position.sent
         for page in pages:
             first = position.sent + 1
             upto = min(page.last_seq, last, position.sent + room)
             if upto < first:
-                return
+                break
             body = cut(page, first, upto)
             if not self._outbox.room(len(body)):
-                return
+                break
             position.sent = upto
             count = upto - first + 1
             room -= count
@@ -164,3 +165,4 @@ class CatchUp:
             self._counters.delivered_entries += count
             if page.flags & PageFlag.STATE and is_inbox(position.log):
                 self._inbox_page(page)
+        return position.sent > before

@@ -38,8 +38,8 @@ class Hub:
         rng: random.Random,
         beacon_interval_ms: int,
         *,
-        user_came: Callable[[str], None] = lambda user: None,
-        user_left: Callable[[str], None] = lambda user: None,
+        user_came: Callable[[str], None],
+        user_left: Callable[[str], None],
     ) -> None:
         self._bus = bus
         self._pages = pages
@@ -48,7 +48,8 @@ class Hub:
         self._interval_s = beacon_interval_ms / 1000
         self._user_came = user_came
         self._user_left = user_left
-        self._joined: dict[str, list[Session]] = {}
+        # Sessions in the order of joining; dicts, since rooms of thousands join one by one.
+        self._joined: dict[str, dict[Session, None]] = {}
         self._devices: dict[tuple[str, str], Session] = {}
         self._users: dict[str, set[Session]] = {}
         self._deferred: list[Session] = []
@@ -56,6 +57,7 @@ class Hub:
         self._beat_of: dict[Session, int] = {}
         self._next_beat = 0
         self._beating: asyncio.Task[None] | None = None
+        self.draining = False
         bus.on_publication = self.on_publication
         bus.on_resync = self.on_resync
 
@@ -73,6 +75,10 @@ class Hub:
     def sessions(self) -> list[Session]:
         """The open sessions."""
         return list(self._devices.values())
+
+    def joined(self, log: str) -> list[Session]:
+        """The sessions that get what is published to a log."""
+        return list(self._joined.get(log, ()))
 
     def is_online(self, user_id: str) -> bool:
         """Whether a device of the user has a session on this node."""
@@ -123,10 +129,10 @@ class Hub:
         for log in logs:
             joined = self._joined.get(log)
             if joined is None:
-                self._joined[log] = [session]
+                self._joined[log] = {session: None}
                 new.append(log)
-            elif session not in joined:
-                joined.append(session)
+            else:
+                joined[session] = None
         if new:
             await self._bus.subscribe(new)
 
@@ -135,7 +141,7 @@ class Hub:
         joined = self._joined.get(log)
         if joined is None or session not in joined:
             return
-        joined.remove(session)
+        del joined[session]
         if not joined:
             del self._joined[log]
             self._bus.unsubscribe([log])

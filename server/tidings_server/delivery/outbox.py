@@ -84,6 +84,8 @@ class Outbox:
         """Takes a piece; whoever puts it calls `flush` soon."""
         if self.closed:
             return
+        if not self._pieces:
+            self._oldest = asyncio.get_running_loop().time()
         self._pieces.append(piece)
         size = len(piece)
         self.bytes += size
@@ -117,13 +119,15 @@ class Outbox:
         self._relieve()
 
     async def _flush(self) -> None:
-        counters = self._counters
+        counters, loop = self._counters, asyncio.get_running_loop()
         try:
             while self._pieces:
                 pieces = self._pieces
                 frame = pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 pieces.clear()
+                began = self._oldest
                 await self._sink.write(frame)
+                counters.delivery_duration_seconds.observe(loop.time() - began)
                 size = len(frame)
                 # Counted until the transport has taken them: memory is held that long.
                 if not self.closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from .hub import Hub
 
 log = structlog.get_logger(__name__)
+
+_FAREWELL_S = 2.0
 
 Verify = Callable[[str], Awaitable[Principal]]
 
@@ -101,6 +104,7 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._expiry: asyncio.TimerHandle | None = None
         self._warned = False
+        self._closed = False
 
     # The transport's side
 
@@ -130,8 +134,9 @@ class Session:
 
     def close(self) -> None:
         """The device is gone, or the session has ended. May be called twice."""
-        if self._catch_up.closed:
+        if self._closed:
             return
+        self._closed = True
         self._catch_up.close()
         self.outbox.close()
         for task in self._tasks:
@@ -294,6 +299,13 @@ class Session:
             )
             return
         services = self._services
+        if services.hub.draining:
+            problem = DomainError(
+                Reason.DRAINING, "The server is going away; connect again.", retry_after_ms=1000
+            )
+            self._result(command_id, "hello", problem)
+            self.end(problem, reconnect=True)
+            return
         self._greeted = True
         self._syncing = set()
         self._window.size = hello.window
@@ -421,6 +433,7 @@ class Session:
         await services.hub.join([name], self)
         view = await services.sequencer.view(name, self.principal.user_id)
         if view.membership is None:
+            services.hub.leave(name, self)
             return
         ranges = visible_ranges(view.membership)
         # Another task may have joined it while this one waited.
@@ -457,7 +470,10 @@ class Session:
             self.end(problem, reconnect=True)
 
     async def _finish(self, problem: DomainError) -> None:
-        await self.outbox.finish()
+        # A device that does not read is not waited for.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await self.outbox.finish()
         if not self.ended.done():
             self.ended.set_result(problem)
 

@@ -215,8 +215,6 @@ class Sequencer:
         future: asyncio.Future[Outcome],
     ) -> None:
         entry.busy = False
-        if self._closed:
-            return
         if future.cancelled() or future.exception() is not None:
             problem = None if future.cancelled() else future.exception()
             if isinstance(problem, StoreUnavailable):
@@ -364,10 +362,14 @@ class Sequencer:
             if not told and loop.time() >= deadline:
                 told = True
                 entry.blocked = True
-                for proposal, _ in batch.accepted:
-                    proposal.done(outcome_unknown())
+                self._tell_unknown(batch)
                 self._refuse_queue(entry, store_unavailable())
-            await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
+            try:
+                await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
+            except asyncio.CancelledError:
+                if not told:
+                    self._tell_unknown(batch)
+                raise
             delay = min(delay * 2, _RETRY_MOST_S)
             try:
                 answer = await self._store.append(batch.append)
@@ -384,6 +386,10 @@ class Sequencer:
                 self._applied(entry, batch, span)
                 break
         entry.blocked = False
+
+    def _tell_unknown(self, batch: Batch) -> None:
+        for proposal, _ in batch.accepted:
+            proposal.done(outcome_unknown())
 
     async def _conflict(
         self,
