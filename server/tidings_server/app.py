@@ -1,4 +1,6 @@
-"""The composition root: chooses the implementations, starts them in order, drains and stops them."""
+"""The composition root: chooses the implementations, starts them in order, drains and stops
+them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from tidings_server.storage.base import Store, StoreUnavailable
 from tidings_server.storage.sqlite import SqliteOptions, SqliteStore
 from tidings_server.telemetry.counters import Counters
 from tidings_server.telemetry.endpoint import Endpoint
-from tidings_server.telemetry.metrics import Metrics
+from tidings_server.telemetry.metrics import Metrics, Reading
 from tidings_server.telemetry.traces import OtelTracer, otlp_processor
 from tidings_server.telemetry.tracing import NO_TRACER, Tracer
 
@@ -131,7 +133,8 @@ async def _drain(settings: Settings, node: Node, server: RpcServer) -> None:
     node.announce_drain(int(spread * 1000))
     loop = asyncio.get_running_loop()
     deadline = loop.time() + min(spread, grace)
-    while node.counters.sessions and loop.time() < deadline:
+    # Only at the end of a process: not worth an event that sessions would have to set.
+    while node.counters.sessions and loop.time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     await node.stop()
     await server.stop(grace)
@@ -170,6 +173,35 @@ def _tracer(
     return tracer
 
 
+def _readings(store: SqliteStore) -> list[Reading]:
+    c = store.counters
+    return [
+        Reading(
+            "tidings.store.transactions", "Write transactions committed.", lambda: c.transactions
+        ),
+        Reading(
+            "tidings.store.commit_time",
+            "Time spent committing them.",
+            lambda: c.commit_seconds,
+            unit="s",
+        ),
+        Reading("tidings.store.appends", "Pages appended.", lambda: c.appends),
+        Reading("tidings.store.reads", "Reads carried out.", lambda: c.reads),
+        Reading("tidings.store.failures", "Times that the database failed.", lambda: c.failures),
+        Reading(
+            "tidings.store.recoveries",
+            "Times that it could be written again.",
+            lambda: c.recoveries,
+        ),
+        Reading(
+            "tidings.store.healthy",
+            "Whether the last write succeeded.",
+            lambda: int(c.healthy),
+            total=False,
+        ),
+    ]
+
+
 def _metrics(
     settings: Settings,
     counters: Counters,
@@ -182,6 +214,7 @@ def _metrics(
         counters,
         clock,
         service_name=settings.otel.service_name,
+        readings=_readings(store),
         otlp_endpoint=settings.otel.otlp_endpoint,
         otlp_interval_s=settings.otel.metrics_interval_s,
     )

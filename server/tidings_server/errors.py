@@ -1,4 +1,6 @@
-"""The one tree of domain errors: everything that the server refuses, with its reason, field and remedy."""
+"""The one tree of domain errors: everything that the server refuses, with its reason, field and
+remedy.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ CODES: Mapping[Reason, Code] = MappingProxyType(
 
 
 class DomainError(Exception):
-    """Something was refused. The text is for developers and holds neither bodies nor tokens nor causes inside the server."""
+    """Something was refused. The text is for developers and holds neither bodies nor tokens nor
+    causes inside the server.
+    """
 
     def __init__(
         self,

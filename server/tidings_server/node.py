@@ -1,4 +1,6 @@
-"""A node: all of one server but its store, its bus and its transports. The simulator runs the same."""
+"""A node: all of one server but its store, its bus and its transports. The simulator runs the
+same.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
 """The bus port: how a commit reaches the nodes that have receivers connected.
 
-Channels are named by logs. The bus is at-most-once: a publication may be lost, come late, twice, or out of order. Receivers see
-that by positions and read the log. A publication is never invented or altered.
+Channels are named by logs. The bus is at-most-once: a publication may be lost, come late, twice, or
+out of order. Receivers see that by positions and read the log. A publication is never invented or
+altered.
 
-`subscribe` returns once everything published from then on will be handed on (unless it is lost): whoever reads heads after it
-misses nothing. When a connection to the bus was renewed, `on_resync` is called, since anything may have been lost before.
+`subscribe` returns once everything published from then on will be handed on (unless it is lost):
+whoever reads heads after it misses nothing. When a connection to the bus was renewed, `on_resync`
+is called, since anything may have been lost before.
 
 Handlers are plain functions, called on the event loop, and must not raise.
 """
@@ -28,7 +30,9 @@ class PagePublished:
 
 @dataclass(frozen=True, slots=True)
 class NoticePublished:
-    """Something that is not kept: `frame` is one or more joined `events` elements for the members of a log who are connected."""
+    """Something that is not kept: `frame` is one or more joined `events` elements for the members
+    of a log who are connected.
+    """
 
     log: str
     frame: bytes
@@ -38,7 +42,9 @@ Publication = PagePublished | NoticePublished
 
 
 class Bus(ABC):
-    """Carries publications between nodes. `on_publication` and `on_resync` are set by the composition root before `start`."""
+    """Carries publications between nodes. `on_publication` and `on_resync` are set by the
+    composition root before `start`.
+    """
 
     on_publication: Callable[[Publication], None]
     on_resync: Callable[[], None]
@@ -53,11 +59,15 @@ class Bus(ABC):
 
     @abstractmethod
     def publish(self, publication: Publication) -> None:
-        """Hands a publication to every node subscribed to its log, this one included. Never blocks, never raises."""
+        """Hands a publication to every node subscribed to its log, this one included. Never blocks,
+        never raises.
+        """
 
     @abstractmethod
     async def subscribe(self, logs: Iterable[str]) -> None:
-        """Subscribes this node to channels; returns when confirmed. Subscribing twice is subscribing once."""
+        """Subscribes this node to channels; returns when confirmed. Subscribing twice is
+        subscribing once.
+        """
 
     @abstractmethod
     def unsubscribe(self, logs: Iterable[str]) -> None:

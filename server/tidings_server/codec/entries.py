@@ -1,4 +1,6 @@
-"""Entries as bytes: each is encoded once, as one `events` element of a `ChatResponse`, for the store and the wire alike."""
+"""Entries as bytes: each is encoded once, as one `events` element of a `ChatResponse`, for the
+store and the wire alike.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,8 @@ class EntryEncoder:
 
     def encode(self, seq: int, ordinal: int, change_id: str, user_id: str, body: Body) -> bytes:
         """One entry. `change_id` is a UUID in text form."""
-        if type(body) is MessagePosted:
-            tail = b"\x42" + varint(len(body.content)) + body.content
-        else:
-            tail = _encode_body(body)
+        posted = isinstance(body, MessagePosted)
+        tail = element(0x42, body.content) if posted else _encode_body(body)
         raw_user = user_id.encode()
         entry = b"".join(
             (

@@ -1,4 +1,6 @@
-"""Results and events as bytes: each function gives one `events` element of a `ChatResponse`, or the response of a unary call."""
+"""Results and events as bytes: each function gives one `events` element of a `ChatResponse`, or the
+response of a unary call.
+"""
 
 from __future__ import annotations
 
@@ -233,7 +235,9 @@ _OUTCOME_TAGS: dict[str, int] = {
 
 
 def result_event(command_id: int, name: str, outcome: c.Result | DomainError) -> bytes:
-    """The result of the command `name` (the field of `Command` that it was) with the client's number."""
+    """The result of the command `name` (the field of `Command` that it was) with the client's
+    number.
+    """
     if type(outcome) is c.Sent:
         body = element(
             0x1A, b"\x08" + varint(outcome.seq) + element(0x12, timestamp(outcome.time_ms))

@@ -1,4 +1,6 @@
-"""Requests as commands: every check that needs no state happens here, and names the field at fault."""
+"""Requests as commands: every check that needs no state happens here, and names the field at
+fault.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ MAX_POSITION = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame from a device: commands with the client's numbers (or what was wrong with them), and acknowledged positions."""
+    """A frame from a device: commands with the client's numbers (or what was wrong with them), and
+    acknowledged positions.
+    """
 
     commands: list[tuple[int, str, c.Command | DomainError]]
     acks: list[tuple[str, int]]
@@ -118,9 +122,7 @@ class RequestReader:
         else:
             strict = False
         commands: list[tuple[int, str, c.Command | DomainError]] = []
-        count = 0
-        for command in request.commands:
-            count += 1
+        for count, command in enumerate(request.commands, 1):
             name = command.WhichOneof("command") or ""
             taken: c.Command | DomainError
             try:
@@ -161,7 +163,8 @@ class RequestReader:
             raise invalid(
                 "catch_up_limit", f"must be between 0 (default) and {limits.catch_up_limit:,}"
             )
-        # What is wrong with single cursors is told in the hello's result: one bad cursor doesn't keep a device out.
+        # What is wrong with single cursors is told in the hello's result: one bad cursor doesn't keep a
+        # device out.
         return c.Hello(
             r.incarnation,
             {cursor.conversation_id: cursor.seq for cursor in r.cursors},

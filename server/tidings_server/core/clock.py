@@ -7,7 +7,9 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the wall-clock time. It may jump in either direction: nothing may rely on it being monotone."""
+    """Tells the wall-clock time. It may jump in either direction: nothing may rely on it being
+    monotone.
+    """
 
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch."""

@@ -1,7 +1,7 @@
 """Commands and their results: every operation of the API, free of its encoding.
 
-A command that exists has passed the checks that need no state: sizes, forms, ranges. `execute` in `messaging` takes them from
-the stream and from unary calls alike.
+A command that exists has passed the checks that need no state: sizes, forms, ranges. `execute` in
+`messaging` takes them from the stream and from unary calls alike.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from .memberships import Membership
 
 @dataclass(frozen=True, slots=True)
 class ChangeId:
-    """The client's id of a change: its text form, its 16 bytes, and its time in milliseconds since the Unix epoch."""
+    """The client's id of a change: its text form, its 16 bytes, and its time in milliseconds since
+    the Unix epoch.
+    """
 
     text: str
     raw: bytes
@@ -24,7 +26,9 @@ class ChangeId:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Opens a session. `cursors` maps logs to positions; `window` and `catch_up_limit` are already within the limits."""
+    """Opens a session. `cursors` maps logs to positions; `window` and `catch_up_limit` are already
+    within the limits.
+    """
 
     incarnation: str
     cursors: dict[str, int]
@@ -45,7 +49,9 @@ class SendMessage:
 
 @dataclass(frozen=True, slots=True)
 class CreateConversation:
-    """Creates a group, or gets a direct conversation. `user_ids` are the others, without doubles."""
+    """Creates a group, or gets a direct conversation. `user_ids` are the others, without
+    doubles.
+    """
 
     kind: ConversationKind
     user_ids: tuple[str, ...]
@@ -212,7 +218,9 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class MembersChanged:
-    """A membership change is durable at `seq`; 0 when there was nothing to change. `command` says which it was."""
+    """A membership change is durable at `seq`; 0 when there was nothing to change. `command` says
+    which it was.
+    """
 
     command: type[AddMembers] | type[RemoveMember] | type[LeaveConversation]
     seq: int
@@ -357,7 +365,9 @@ class TokenRefreshed:
 
 @dataclass(frozen=True, slots=True)
 class RefusedCursor:
-    """A cursor of a hello that was not taken, and the position that the session starts with instead."""
+    """A cursor of a hello that was not taken, and the position that the session starts with
+    instead.
+    """
 
     log: str
     seq: int

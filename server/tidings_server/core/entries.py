@@ -30,7 +30,9 @@ class NewMember:
 
 @dataclass(frozen=True, slots=True)
 class MessagePosted:
-    """A message. `content` is a serialised `tidings.v1.MessageContent`, kept as the sender made it."""
+    """A message. `content` is a serialised `tidings.v1.MessageContent`, kept as the sender made
+    it.
+    """
 
     content: bytes
 
@@ -101,15 +103,17 @@ STATE_BODIES = (
     ConversationLeft,
     UnknownBody,
 )
-"""Kinds that change more than the count of messages: their pages are flagged and folded when a log is loaded."""
+"""Kinds that change more than the count of messages: their pages are flagged and folded when a log
+is loaded.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One change at one position.
 
-    `ordinal` is the number of messages up to and including this entry; `time_ms` is the page's stamp; `id` is a UUID in
-    lower-case text form, unique for (log, user_id).
+    `ordinal` is the number of messages up to and including this entry; `time_ms` is the page's
+    stamp; `id` is a UUID in lower-case text form, unique for (log, user_id).
     """
 
     log: str

@@ -1,4 +1,6 @@
-"""Ids: UUIDv7 made by clients, ids derived from their cause, names of logs, and what a user id may look like."""
+"""Ids: UUIDv7 made by clients, ids derived from their cause, names of logs, and what a user id may
+look like.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ import unicodedata
 INBOX_PREFIX = "inbox:"
 MAX_USER_ID_BYTES = 128
 SKEW_MS = 5 * 60 * 1000
-"""How far the time of a new id may lie ahead of the sequencer's clock, and so how far a look-up reaches back before it."""
+"""How far the time of a new id may lie ahead of the sequencer's clock, and so how far a look-up
+reaches back before it.
+"""
 
 _HEX = frozenset("0123456789abcdef")
 
@@ -22,7 +26,9 @@ def uuid7(now_ms: int, rng: random.Random) -> str:
 
 
 def derived_uuid7(time_ms: int, *cause: str) -> str:
-    """A UUIDv7 whose time is given and whose other bits are a hash of its cause: the same cause gives the same id."""
+    """A UUIDv7 whose time is given and whose other bits are a hash of its cause: the same cause
+    gives the same id.
+    """
     digest = int.from_bytes(_digest(cause)[:16], "big")
     value = (time_ms & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | (digest >> 64 & 0xFFF) << 64
     value |= 0b10 << 62 | digest & 0x3FFF_FFFF_FFFF_FFFF

@@ -9,7 +9,8 @@ from .entries import Body, ConversationCreated, Entry, MemberRemoved, MembersAdd
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One stay: positions `join_seq .. removed_seq`, both visible; `removed_seq` is 0 while it lasts.
+    """One stay: positions `join_seq .. removed_seq`, both visible; `removed_seq` is 0 while it
+    lasts.
 
     `join_ordinal` is the number of messages before it.
     """
@@ -71,7 +72,9 @@ def affected_users(body: Body) -> list[str]:
 
 
 def fold_membership(before: Membership | None, entry: Entry, user_id: str) -> Membership | None:
-    """A user's membership after an entry. Folding an entry again, or an older one, changes nothing."""
+    """A user's membership after an entry. Folding an entry again, or an older one, changes
+    nothing.
+    """
     if before is not None and before.as_of >= entry.seq:
         return before
     match entry.body:

@@ -1,4 +1,6 @@
-"""Pages: the entries of one commit as they are stored and sent, and how a page is cut without decoding it."""
+"""Pages: the entries of one commit as they are stored and sent, and how a page is cut without
+decoding it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ class PageFlag(IntFlag):
     """What a reader must know of a page before sending it."""
 
     STATE = 1
-    """It holds an entry that changes more than the count of messages: folded when the log is loaded."""
+    """It holds an entry that changes more than the count of messages: folded when the log is
+    loaded.
+    """
     REMOVAL = 2
     """Its last entry ends a membership."""
     PERSONAL = 4
@@ -28,9 +32,10 @@ class PageFlag(IntFlag):
 class Page:
     """The entries `first_seq .. last_seq` of one commit.
 
-    `stamp` is the commit's time in milliseconds since the Unix epoch, monotone along the log. `ordinal` is that of the last
-    entry. `commit_id` names the commit (16 bytes). `ids` are the 16-byte ids of the entries, joined. `rev` counts rewrites.
-    `body` is the entries as joined `events` elements of a `ChatResponse`: it can be sent as it is.
+    `stamp` is the commit's time in milliseconds since the Unix epoch, monotone along the log.
+    `ordinal` is that of the last entry. `commit_id` names the commit (16 bytes). `ids` are the
+    16-byte ids of the entries, joined. `rev` counts rewrites. `body` is the entries as joined
+    `events` elements of a `ChatResponse`: it can be sent as it is.
     """
 
     first_seq: int
@@ -52,7 +57,8 @@ class Page:
 def pieces(body: bytes) -> list[tuple[int, int]]:
     """Where each top-level element of joined protobuf bytes begins and ends.
 
-    Only length-delimited elements with a one-byte tag occur in pages. Raises ValueError for anything else.
+    Only length-delimited elements with a one-byte tag occur in pages. Raises ValueError for
+    anything else.
     """
     found = []
     at, end = 0, len(body)
@@ -79,7 +85,9 @@ def pieces(body: bytes) -> list[tuple[int, int]]:
 
 
 def cut(page: Page, first_seq: int, last_seq: int) -> bytes:
-    """The bytes of the page's entries from `first_seq` to `last_seq`, both included; empty when there are none."""
+    """The bytes of the page's entries from `first_seq` to `last_seq`, both included; empty when
+    there are none.
+    """
     if first_seq <= page.first_seq and last_seq >= page.last_seq:
         return page.body
     low = max(first_seq, page.first_seq) - page.first_seq

@@ -31,8 +31,9 @@ _GROUP_ONLY = frozenset({Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE})
 def check(state: ConversationState, membership: Membership | None, right: Right) -> Membership:
     """The caller's membership, if it carries the right.
 
-    Raises CONVERSATION_NOT_FOUND for whoever is no member (whether the conversation exists or not), DIRECT_FIXED for changes
-    of who is in a direct conversation, RIGHT_MISSING for members without the right.
+    Raises CONVERSATION_NOT_FOUND for whoever is no member (whether the conversation exists or not),
+    DIRECT_FIXED for changes of who is in a direct conversation, RIGHT_MISSING for members without
+    the right.
     """
     if state.kind is None or membership is None or not membership.current:
         raise conversation_not_found()

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Principal:
     """A device of a user, as a verified token names it.
 
-    `expires_at_ms` is the token's expiry in milliseconds since the Unix epoch. `scopes` are the rights beyond a user's own.
+    `expires_at_ms` is the token's expiry in milliseconds since the Unix epoch. `scopes` are the
+    rights beyond a user's own.
     """
 
     user_id: str

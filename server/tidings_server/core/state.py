@@ -22,8 +22,9 @@ GROUP_MEMBERS = 500
 class ConversationState:
     """What is true of a conversation after its first `seq` entries.
 
-    `kind` is None before its creation, and for inboxes. `peers` are the two users of a direct conversation, sorted.
-    `readable_only` is set once an entry is met that this version does not know: it must not append.
+    `kind` is None before its creation, and for inboxes. `peers` are the two users of a direct
+    conversation, sorted. `readable_only` is set once an entry is met that this version does not
+    know: it must not append.
     """
 
     seq: int = 0
@@ -44,7 +45,9 @@ EMPTY = ConversationState()
 
 
 def fold(state: ConversationState, entry: Entry) -> ConversationState:
-    """The state after one more entry. Entries without effect on it may be left out; order matters, positions must ascend."""
+    """The state after one more entry. Entries without effect on it may be left out; order matters,
+    positions must ascend.
+    """
     if entry.seq <= state.seq:
         return state
     match entry.body:

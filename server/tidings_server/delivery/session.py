@@ -212,7 +212,9 @@ class Session:
             position.close_at(seq)
 
     def recheck(self) -> None:
-        """Publications may have been lost: reads the heads again and catches up where they moved."""
+        """Publications may have been lost: reads the heads again and catches up where they
+        moved.
+        """
         self._spawn(self._recheck())
 
     def going_away(self, delay_ms: int) -> None:

@@ -27,7 +27,9 @@ MAX_PENDING = 16
 
 @dataclass(slots=True)
 class Batch:
-    """One commit: the append, the proposals in it with their positions, and the entries that change the state."""
+    """One commit: the append, the proposals in it with their positions, and the entries that change
+    the state.
+    """
 
     append: Append
     accepted: list[tuple[Proposal, Committed]]
@@ -40,10 +42,11 @@ def build(
     now_ms: int,
     commit_id: bytes,
 ) -> Batch | None:
-    """Takes proposals from the queue's front for one commit, refusing those that the state rules out.
+    """Takes proposals from the queue's front for one commit, refusing those that the state rules
+    out.
 
-    Stops before a proposal that needs something read first; when that is the very first, there is no batch. None also when all
-    were refused.
+    Stops before a proposal that needs something read first; when that is the very first, there is
+    no batch. None also when all were refused.
     """
     stamp = max(now_ms, state.stamp)
     encoder = EntryEncoder(state.log, stamp)

@@ -32,7 +32,9 @@ from .sequencer import LogView, Sequencer, commit
 
 
 class Conversations:
-    """Handles the commands about conversations and members. Raises DomainError, and StoreUnavailable."""
+    """Handles the commands about conversations and members. Raises DomainError, and
+    StoreUnavailable.
+    """
 
     def __init__(
         self, store: Store, sequencer: Sequencer, clock: Clock, rng: random.Random, limits: Limits
@@ -113,7 +115,8 @@ class Conversations:
         logs = await self._store.user_logs(caller.user_id)
         heads = await self._store.heads(logs)
         rows = await self._store.memberships_of(caller.user_id, list(heads))
-        # A conversation whose effects are pending may not have its row yet: the view below applies them first.
+        # A conversation whose effects are pending may not have its row yet: the view below applies them
+        # first.
         listed = sorted(
             (
                 (head.stamp, log)

@@ -1,4 +1,6 @@
-"""Effects: what a change of a conversation brings about outside its log. Each may be written again without harm."""
+"""Effects: what a change of a conversation brings about outside its log. Each may be written again
+without harm.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ class MembershipEffects:
     async def __call__(self, log: str, change: Entry, conversation: ConversationState) -> None:
         """Writes the effects of one change; those of earlier changes of the log are written before.
 
-        `conversation` is the state after the change, or a later one. Raises StoreUnavailable, or DomainError when an inbox can't
-        be written to.
+        `conversation` is the state after the change, or a later one. Raises StoreUnavailable, or
+        DomainError when an inbox can't be written to.
         """
         users = affected_users(change.body)
         rows = await self._store.memberships(log, users)

@@ -1,4 +1,6 @@
-"""Handlers: one for each command, whether it comes by stream or by unary call. What has no handler is denied."""
+"""Handlers: one for each command, whether it comes by stream or by unary call. What has no handler
+is denied.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ Finished = Callable[[c.Result | DomainError], None]
 
 
 class Handlers:
-    """Executes commands for a verified caller. Each handler checks the caller's rights itself, where it knows the state."""
+    """Executes commands for a verified caller. Each handler checks the caller's rights itself,
+    where it knows the state.
+    """
 
     def __init__(
         self,
@@ -72,7 +76,9 @@ class Handlers:
         done: Finished,
         span: Span | None = None,
     ) -> None:
-        """Begins a command and calls `done` once with its outcome, later. Messages take no task of their own."""
+        """Begins a command and calls `done` once with its outcome, later. Messages take no task of
+        their own.
+        """
         if type(command) is c.SendMessage:
             proposal = PostMessage(
                 command.conversation_id,

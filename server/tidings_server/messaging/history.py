@@ -17,7 +17,9 @@ from .sequencer import Sequencer
 
 _CHUNK_BYTES = 256 * 1024
 _MOST_BYTES = 2 << 20
-"""A page of history ends here even if fewer entries were asked for; clients have gRPC's default limit of 4 MiB."""
+"""A page of history ends here even if fewer entries were asked for; clients have gRPC's default
+limit of 4 MiB.
+"""
 
 
 class History:

@@ -1,4 +1,6 @@
-"""What a sequencer knows of one log: its head, the fold of its entries, memberships met so far and the newest ids."""
+"""What a sequencer knows of one log: its head, the fold of its entries, memberships met so far and
+the newest ids.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,12 @@ MAX_MEMBERSHIPS = 20_000
 
 
 class LogState:
-    """The state of a log at `head`. It moves only by `apply`, with pages that are known to be committed.
+    """The state of a log at `head`. It moves only by `apply`, with pages that are known to be
+    committed.
 
-    `memberships` maps users to their row, or to None when they have none; users not in it are unknown. `pending` are the
-    positions of changes whose effects outside the log are not known to be written.
+    `memberships` maps users to their row, or to None when they have none; users not in it are
+    unknown. `pending` are the positions of changes whose effects outside the log are not known to
+    be written.
     """
 
     __slots__ = (
@@ -48,7 +52,9 @@ class LogState:
         self.recent = RecentIds(latest_unseen(self.stamp) if head else -1)
 
     def apply(self, page: Page, entries: Sequence[Entry]) -> None:
-        """Moves on by one page. `entries` are those of the page that change the state; messages may be left out."""
+        """Moves on by one page. `entries` are those of the page that change the state; messages may
+        be left out.
+        """
         assert page.first_seq == self.head + 1, "pages are applied in order"
         self.head = page.last_seq
         self.ordinal = page.ordinal
@@ -70,7 +76,8 @@ class LogState:
         self.conversation = folding.fold(self.conversation, entry)
         first = isinstance(entry.body, ConversationCreated)
         for user in affected_users(entry.body):
-            # Nobody has a membership before the first entry. Other changes were decided with the memberships of their users.
+            # Nobody has a membership before the first entry. Other changes were decided with the memberships of
+            # their users.
             if first or user in self.memberships:
                 before = self.memberships.get(user)
                 self.memberships[user] = fold_membership(before, entry, user)
@@ -113,7 +120,8 @@ async def _read_recent(store: Store, state: LogState, now_ms: int) -> None:
     pages = await store.read_ids(
         state.log, before=state.head + 1, min_stamp=horizon, max_pages=_RECENT_PAGES
     )
-    # What was not read has a stamp of at most the oldest one read (stamps may repeat), or lies before the horizon.
+    # What was not read has a stamp of at most the oldest one read (stamps may repeat), or lies before
+    # the horizon.
     unread = pages[-1].stamp if len(pages) == _RECENT_PAGES else horizon - 1
     state.recent.unseen_time = latest_unseen(unread)
     for page in reversed(pages):

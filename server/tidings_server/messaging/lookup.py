@@ -1,4 +1,6 @@
-"""Look-ups of entries by the id that their sender gave them, in memory and as far back as such an id can be."""
+"""Look-ups of entries by the id that their sender gave them, in memory and as far back as such an
+id can be.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _MOST_PAGES = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The sender's entry, if there is one, and the positions whose entries have the id from other senders."""
+    """The sender's entry, if there is one, and the positions whose entries have the id from other
+    senders.
+    """
 
     entry: Entry | None
     others: frozenset[int]
@@ -29,8 +33,9 @@ async def find_entry(
 ) -> Found:
     """The entry with an id from a sender (or, for None, from anyone).
 
-    The store is read back to the earliest page that can hold it, and not beyond position `joined`. Raises DomainError
-    (OUTCOME_UNKNOWN) when that is further than the budget allows, and StoreUnavailable.
+    The store is read back to the earliest page that can hold it, and not beyond position `joined`.
+    Raises DomainError (OUTCOME_UNKNOWN) when that is further than the budget allows, and
+    StoreUnavailable.
     """
     known = state.recent.find(change_id.raw)
     positions = [known] if isinstance(known, int) else list(known or ())

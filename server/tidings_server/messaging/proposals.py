@@ -1,4 +1,6 @@
-"""Proposals: what a command asks a log to become, decided on the state that the commit's condition then validates."""
+"""Proposals: what a command asks a log to become, decided on the state that the commit's condition
+then validates.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,9 @@ Done = Callable[[Committed | DomainError], None]
 class Proposal(ABC):
     """A change that somebody asks for. `done` is called once, with the outcome.
 
-    The rest of the attributes belongs to the sequencer: `cleared` are positions whose entries have this id from another sender;
-    `absent_upto` is the id time up to which the store was searched in vain; `after_found` tells of `after`.
+    The rest of the attributes belongs to the sequencer: `cleared` are positions whose entries have
+    this id from another sender; `absent_upto` is the id time up to which the store was searched in
+    vain; `after_found` tells of `after`.
     """
 
     __slots__ = (
@@ -121,7 +124,9 @@ class PostMessage(Proposal):
 
 
 class Create(Proposal):
-    """A new conversation. The log's name is derived from the request, so nobody can take another's."""
+    """A new conversation. The log's name is derived from the request, so nobody can take
+    another's.
+    """
 
     __slots__ = ("body",)
 
@@ -136,7 +141,9 @@ class Create(Proposal):
         return tuple(m.user_id for m in self.body.members)
 
     def decide(
-        self, state: ConversationState, memberships: dict[str, Membership | None]
+        self,
+        state: ConversationState,
+        memberships: dict[str, Membership | None],  # noqa: ARG002 - nobody is a member yet
     ) -> Body | None:
         """See `Proposal`. A direct conversation that is there already is what was asked for."""
         if state.kind is None:
@@ -238,7 +245,9 @@ class Remove(Proposal):
 
 
 class NoteInInbox(Proposal):
-    """An entry that the server itself puts into a user's inbox, as the effect of a change elsewhere."""
+    """An entry that the server itself puts into a user's inbox, as the effect of a change
+    elsewhere.
+    """
 
     __slots__ = ("body",)
     changes_state = False
@@ -252,7 +261,9 @@ class NoteInInbox(Proposal):
         return ()
 
     def decide(
-        self, state: ConversationState, memberships: dict[str, Membership | None]
+        self,
+        state: ConversationState,  # noqa: ARG002 - the change that it notes was decided elsewhere
+        memberships: dict[str, Membership | None],  # noqa: ARG002
     ) -> Body | None:
         """See `Proposal`."""
         return self.body
@@ -265,7 +276,8 @@ class NoteInInbox(Proposal):
 def created(
     kind: ConversationKind, title: str, creator: str, others: tuple[str, ...]
 ) -> ConversationCreated:
-    """The first entry of a conversation: the creator owns a group, and direct conversations have no owner.
+    """The first entry of a conversation: the creator owns a group, and direct conversations have no
+    owner.
 
     Raises DomainError when the creator is the other user too.
     """

@@ -1,4 +1,6 @@
-"""The ids of a log's newest entries, and what their absence proves: the memory half of "idempotent for ever"."""
+"""The ids of a log's newest entries, and what their absence proves: the memory half of "idempotent
+for ever".
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,11 @@ Positions = int | tuple[int, ...]
 class RecentIds:
     """Which positions hold an id, for the newest entries of a log.
 
-    An entry whose id has the time t was committed with a stamp of at least t - 5 min, since nothing further ahead is accepted.
-    So everything not held here, committed up to stamp s, has ids of times up to s + 5 min: `unseen_time` is the largest time
-    that an id not held may have. Ids beyond it that aren't held are new for certain; others must be looked up in the store, in
-    every page with a stamp of at least t - 5 min.
+    An entry whose id has the time t was committed with a stamp of at least t - 5 min, since nothing
+    further ahead is accepted. So everything not held here, committed up to stamp s, has ids of
+    times up to s + 5 min: `unseen_time` is the largest time that an id not held may have. Ids
+    beyond it that aren't held are new for certain; others must be looked up in the store, in every
+    page with a stamp of at least t - 5 min.
     """
 
     __slots__ = ("_capacity", "_order", "_positions", "unseen_time")
@@ -46,7 +49,8 @@ class RecentIds:
             self._positions[raw] = (*known, seq)
 
     def _evict(self, now_ms: int) -> None:
-        # An id that lies ahead stays: dropping it would send every newer id to the store. At most a few are looked at, so that
+        # An id that lies ahead stays: dropping it would send every newer id to the store. At most a few are
+        # looked at, so that
         # a sender who makes only such ids costs no more than that.
         for _ in range(4):
             raw = self._order.popleft()

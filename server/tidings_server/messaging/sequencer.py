@@ -1,9 +1,10 @@
 """The sequencer: gives every change its position, by group commit on a conditional append.
 
-Each log has one commit in flight; what arrives meanwhile goes together into the next. The hot path is free of tasks: a proposal is
-queued, the queues are built into batches once an event loop turn, the store answers a future, and its callback tells everybody.
-Whatever must read first (a cold log, an old id, an unknown member) or settle something (a conflict, an unknown outcome) runs in
-a task, during which the log's queue waits.
+Each log has one commit in flight; what arrives meanwhile goes together into the next. The hot path
+is free of tasks: a proposal is queued, the queues are built into batches once an event loop turn,
+the store answers a future, and its callback tells everybody. Whatever must read first (a cold log,
+an old id, an unknown member) or settle something (a conflict, an unknown outcome) runs in a task,
+during which the log's queue waits.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from .proposals import Committed, Done, Proposal
 log = structlog.get_logger(__name__)
 
 SETTLE_DEADLINE_S = 5.0
-"""How long those in a commit wait for a definite outcome before they are told that it is unknown."""
+"""How long those in a commit wait for a definite outcome before they are told that it is
+unknown.
+"""
 _RETRY_FIRST_S = 0.01
 _RETRY_MOST_S = 1.0
 _CONFLICT_JITTER_S = 0.005
@@ -45,7 +48,9 @@ Effects = Callable[[str, Entry, ConversationState], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class LogView:
-    """A log at one position: `head`, with its ordinal and stamp, the folded state and one user's membership."""
+    """A log at one position: `head`, with its ordinal and stamp, the folded state and one user's
+    membership.
+    """
 
     conversation: ConversationState
     membership: Membership | None
@@ -72,8 +77,8 @@ class _Log:
 class Sequencer:
     """Appends to logs. One instance serves one event loop.
 
-    `published` is told of every page that was committed here, in the order of each log. `effects` writes what a change brings
-    about outside its log; it may be called again for the same change.
+    `published` is told of every page that was committed here, in the order of each log. `effects`
+    writes what a change brings about outside its log; it may be called again for the same change.
     """
 
     def __init__(
@@ -99,13 +104,16 @@ class Sequencer:
         self._dirty: list[_Log] = []
         self._flush_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
-        # A commit id is a random prefix for the process and a count: unique without asking for randomness each time.
+        # A commit id is a random prefix for the process and a count: unique without asking for randomness
+        # each time.
         self._commit_prefix = rng.getrandbits(64).to_bytes(8, "big")
         self._commits = 0
         self._closed = False
 
     def set_effects(self, effects: Effects) -> None:
-        """Sets what writes the effects of changes: they append to inboxes, by this very sequencer."""
+        """Sets what writes the effects of changes: they append to inboxes, by this very
+        sequencer.
+        """
         self._effects = effects
 
     def submit(self, proposal: Proposal) -> None:
@@ -128,7 +136,8 @@ class Sequencer:
             while user_id not in state.memberships:
                 rows = await self._store.memberships(name, [user_id])
                 before, state = state, await self._loaded(name)
-                # A change of the membership by a commit here was decided knowing it, and what is known stays. When the state
+                # A change of the membership by a commit here was decided knowing it, and what is known stays. When
+                # the state
                 # was loaded anew meanwhile, others may have appended: the row may be older than the state.
                 if state is before:
                     state.know([user_id], rows)
@@ -143,7 +152,9 @@ class Sequencer:
         )
 
     async def state(self, name: str) -> LogState:
-        """All that is known of a log, to be read at once. Raises DomainError (STORE_UNAVAILABLE)."""
+        """All that is known of a log, to be read at once. Raises DomainError
+        (STORE_UNAVAILABLE).
+        """
         try:
             return await self._loaded(name)
         except StoreUnavailable:
@@ -163,11 +174,16 @@ class Sequencer:
 
     async def drain(self) -> None:
         """Returns when everything queued and under way has ended. New proposals are still taken."""
-        while self._tasks or any(e.queue or e.busy for e in self._logs.values()):
+        # Only at the end of a process: not worth an event that the hot path would have to set.
+        while self._tasks or any(  # noqa: ASYNC110
+            e.queue or e.busy for e in self._logs.values()
+        ):
             await asyncio.sleep(0.005)
 
     async def close(self) -> None:
-        """Refuses what is queued and stops every task. What is under way ends as the store has it."""
+        """Refuses what is queued and stops every task. What is under way ends as the store has
+        it.
+        """
         self._closed = True
         for entry in self._logs.values():
             self._refuse_queue(entry, store_unavailable())
@@ -242,7 +258,9 @@ class Sequencer:
             self._run(entry, self._settle(entry, batch, span))
 
     def _applied(self, entry: _Log, batch: Batch, span: Span | None) -> None:
-        """A commit of ours is durable: moves the state, tells the senders, publishes, begins the effects."""
+        """A commit of ours is durable: moves the state, tells the senders, publishes, begins the
+        effects.
+        """
         state = entry.state
         assert state is not None
         page = batch.append.page
@@ -300,7 +318,9 @@ class Sequencer:
             self._refuse_queue(entry, store_unavailable())
 
     async def _search(self, state: LogState, proposal: Proposal) -> None:
-        """Looks for an earlier entry with the proposal's id, and for its predecessor. Ends the proposal if it is found there."""
+        """Looks for an earlier entry with the proposal's id, and for its predecessor. Ends the
+        proposal if it is found there.
+        """
         membership = state.memberships.get(proposal.user_id)
         joined = membership.intervals[0].join_seq if membership else 1
         try:
@@ -400,7 +420,9 @@ class Sequencer:
         told: bool = False,
         unknown_before: bool = False,
     ) -> None:
-        """Reads and folds what others appended, and puts the proposals back; unless the page there is our own."""
+        """Reads and folds what others appended, and puts the proposals back; unless the page there
+        is our own.
+        """
         state = entry.state
         assert state is not None
         pages = await self._read_after(entry.name, state.head)
@@ -472,7 +494,8 @@ class Sequencer:
                 await self._effect(entry.name, change, conversation)
                 break
             except (StoreUnavailable, DomainError):
-                # The change itself is durable, and its effects will be: nobody needs to wait for them longer than this.
+                # The change itself is durable, and its effects will be: nobody needs to wait for them longer than
+                # this.
                 while told:
                     proposal, committed = told.pop()
                     proposal.done(committed)
@@ -550,7 +573,9 @@ Make = Callable[[Done], Proposal]
 
 
 async def commit(sequencer: Sequencer, make: Make) -> Committed:
-    """Submits the proposal that `make` gives and awaits its outcome. Raises the DomainError that it ends with."""
+    """Submits the proposal that `make` gives and awaits its outcome. Raises the DomainError that it
+    ends with.
+    """
     future: asyncio.Future[Committed | DomainError] = asyncio.get_running_loop().create_future()
     sequencer.submit(make(lambda outcome: None if future.done() else future.set_result(outcome)))
     outcome = await future

@@ -25,13 +25,17 @@ GRACE_S = 10.0
 _SHARED_LOOKED_AT = 200
 
 
+def _nobody(_user_id: str) -> bool:
+    return False
+
+
 class Presence:
     """Handles the commands about presence, and is told by the hub who comes and goes."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._is_connected: Callable[[str], bool] = lambda user: False
+        self._is_connected: Callable[[str], bool] = _nobody
         self._leaving: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -11,7 +11,8 @@ from .access import DenyUnlisted
 from .chat import chat_service
 from .unary import CHAT, UNARY, unary_services
 
-# Frames over the node's own limit get an error of their own; only what is far over it ends the stream.
+# Frames over the node's own limit get an error of their own; only what is far over it ends the
+# stream.
 _RECEIVE_SLACK = 8
 OPTIONS: tuple[tuple[str, int], ...] = (
     # A second server on the same port would share it without a word.

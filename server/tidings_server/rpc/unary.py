@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+
 from tidings.v1 import (
     chat_service_pb2,
     conversation_service_pb2,

@@ -1,4 +1,6 @@
-"""The tail cache: the newest pages of active logs in memory, so that a storm of reconnects reads the store once."""
+"""The tail cache: the newest pages of active logs in memory, so that a storm of reconnects reads
+the store once.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ class _Tail:
 class TailCache:
     """Reads logs like a `Store`, from memory where the pages are there.
 
-    `max_bytes` bounds all pages held together, `max_log_bytes` those of one log. Pages are given by `add` in the order of their
-    commits; one that does not follow the newest held starts the tail of its log anew.
+    `max_bytes` bounds all pages held together, `max_log_bytes` those of one log. Pages are given by
+    `add` in the order of their commits; one that does not follow the newest held starts the tail of
+    its log anew.
     """
 
     def __init__(
@@ -65,7 +68,9 @@ class TailCache:
     async def read(
         self, log: str, after: int, *, max_bytes: int, upto: int | None = None
     ) -> Sequence[Page]:
-        """See `Store.read`; except that pages newer than the newest held may be left out when some are given."""
+        """See `Store.read`; except that pages newer than the newest held may be left out when some
+        are given.
+        """
         tail = self._tails.get(log)
         if tail is not None and tail.pages and tail.pages[0].first_seq <= after + 1:
             found = self._held(tail, after, max_bytes, upto)
