@@ -72,7 +72,7 @@ def configure(
     if console:
         last.append(structlog.dev.ConsoleRenderer(colors=out.isatty()))
     else:
-        last.append(structlog.processors.EventRenamer("message"))
+        last += [structlog.processors.EventRenamer("message"), _ordered]
         last.append(structlog.processors.JSONRenderer(ensure_ascii=False))
     handler = logging.StreamHandler(out)
     handler.setFormatter(
@@ -86,6 +86,12 @@ def configure(
 
 def _guard(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return {key: _clean(key, value, 0) for key, value in event.items()}
+
+
+def _ordered(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """What every line has comes first, for people who read JSON."""
+    first = {k: event.pop(k) for k in ("timestamp", "level", "logger", "message") if k in event}
+    return {**first, **event}
 
 
 def _clean(key: str, value: Any, depth: int) -> Any:
