@@ -24,7 +24,7 @@ from ..core.memberships import Membership
 from ..core.pages import Page
 from ..core.state import ConversationState
 from ..errors import DomainError, Reason, outcome_unknown, store_unavailable
-from ..storage.base import APPLIED, Conflict, Outcome, Store, StoreUnavailable
+from ..storage.base import APPLIED, UNKNOWN, Conflict, Outcome, Store, StoreUnavailable
 from ..telemetry.counters import Counters
 from ..telemetry.tracing import NO_TRACER, Span, Tracer
 from .batch import Batch, build
@@ -374,67 +374,62 @@ class Sequencer:
     async def _settle(self, entry: _Log, batch: Batch, span: Span | None) -> None:
         """Sends the identical append again until the answer is definite."""
         self._counters.unknown_outcomes += 1
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + SETTLE_DEADLINE_S
-        told = False
+        deadline = asyncio.get_running_loop().call_later(
+            SETTLE_DEADLINE_S, self._block, entry, batch
+        )
+        try:
+            answer = await self._send_again(batch)
+            if answer is APPLIED:
+                self._applied(entry, batch, span)
+            else:
+                await self._conflict(entry, batch, span, unknown_before=True)
+        except asyncio.CancelledError:
+            _tell_unknown(batch)
+            raise
+        finally:
+            deadline.cancel()
+            entry.blocked = False
+
+    async def _send_again(self, batch: Batch) -> Outcome:
         delay = _RETRY_FIRST_S
         while True:
-            if not told and loop.time() >= deadline:
-                told = True
-                entry.blocked = True
-                self._tell_unknown(batch)
-                self._refuse_queue(entry, store_unavailable())
-            try:
-                await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
-            except asyncio.CancelledError:
-                if not told:
-                    self._tell_unknown(batch)
-                raise
+            await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
             delay = min(delay * 2, _RETRY_MOST_S)
             try:
                 answer = await self._store.append(batch.append)
-                if isinstance(answer, Conflict):
-                    await self._conflict(entry, batch, span, told=told, unknown_before=True)
-                    break
             except StoreUnavailable:
                 # This try was not applied; the one before may still be.
                 self._counters.store_errors += 1
                 continue
-            if answer is APPLIED:
-                if told:
-                    batch = _untold(batch)
-                self._applied(entry, batch, span)
-                break
-        entry.blocked = False
+            if answer is not UNKNOWN:
+                return answer
 
-    def _tell_unknown(self, batch: Batch) -> None:
-        for proposal, _ in batch.accepted:
-            proposal.done(outcome_unknown())
+    def _block(self, entry: _Log, batch: Batch) -> None:
+        """An outcome stays unknown for long: nobody waits for this log any more."""
+        entry.blocked = True
+        _tell_unknown(batch)
+        self._refuse_queue(entry, store_unavailable())
 
     async def _conflict(
-        self,
-        entry: _Log,
-        batch: Batch,
-        span: Span | None,
-        *,
-        told: bool = False,
-        unknown_before: bool = False,
+        self, entry: _Log, batch: Batch, span: Span | None, *, unknown_before: bool = False
     ) -> None:
-        """Reads and folds what others appended, and puts the proposals back; unless the page there
+        """Puts the proposals back to be decided anew on what others appended; unless the page there
         is our own.
         """
         state = entry.state
         assert state is not None
-        pages = await self._read_after(entry.name, state.head)
-        if unknown_before and pages and pages[0].commit_id == batch.append.page.commit_id:
-            self._applied(entry, _untold(batch) if told else batch, span)
-            return
+        if unknown_before:
+            pages = await self._read_after(entry.name, state.head)
+            if pages and pages[0].commit_id == batch.append.page.commit_id:
+                self._applied(entry, batch, span)
+                return
         self._counters.conflicts += 1
         if span is not None:
             self._tracer.end(span, "CONFLICT")
-        if not told:
-            for proposal, _ in reversed(batch.accepted):
-                entry.queue.appendleft(proposal)
+        for proposal, _ in reversed(batch.accepted):
+            # What was looked up before the others appended proves nothing of what they did.
+            proposal.absent_upto, proposal.after_found = -1, None
+            entry.queue.appendleft(proposal)
         # What the others appended brings effects and pending changes that only a load sees whole.
         entry.state = None
         await asyncio.sleep(self._rng.uniform(0, _CONFLICT_JITTER_S))
@@ -589,9 +584,11 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _untold(batch: Batch) -> Batch:
-    """The batch without its senders, who were told that the outcome is unknown."""
-    return Batch(batch.append, [], batch.changes)
+def _tell_unknown(batch: Batch) -> None:
+    """Tells the senders, who then are none of the batch's any more."""
+    accepted, batch.accepted = batch.accepted, []
+    for proposal, _ in accepted:
+        proposal.done(outcome_unknown())
 
 
 def _repeated(proposal: Proposal, entry: Entry) -> Committed | DomainError:
