@@ -12,7 +12,7 @@ import jwt
 import structlog
 
 from tidings_server.auth.keys import Key, KeySet
-from tidings_server.auth.policy import TokenPolicy
+from tidings_server.auth.policy import KeysUnusable, TokenPolicy
 from tidings_server.auth.sources import JwksFile, JwksUrl, KeySource
 from tidings_server.core.clock import Clock
 from tidings_server.core.ids import user_id_problem
@@ -192,7 +192,10 @@ def device_id_problem(device_id: str) -> str | None:
 
 def _source(policy: TokenPolicy) -> KeySource | None:
     if policy.jwks_file is not None:
-        return JwksFile(policy.jwks_file)
+        try:
+            return JwksFile(policy.jwks_file)
+        except KeysUnusable as problem:
+            raise KeysUnusable(f"auth.jwks_file {policy.jwks_file}: {problem}") from None
     if policy.jwks_url is not None:
         return JwksUrl(policy.jwks_url)
     return None

@@ -50,7 +50,11 @@ class Endpoint:
             return _answer(start, "404 Not Found")
 
         kind = _Server6 if ":" in host else _Server
-        self._server = kind((host, port), _Handler)
+        try:
+            self._server = kind((host, port), _Handler)
+        except OSError as problem:
+            text = f"metrics can't listen on {host}:{port}: {problem.strerror}"
+            raise OSError(problem.errno, text) from None
         self._server.set_app(app)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True

@@ -1,0 +1,221 @@
+"""The command line: `tidings-server serve | migrate | token | backup | restore | doctor`.
+
+Answers go to standard output; the log and errors, one line each, to standard error. Exit codes: 0 for success, 1 when
+something failed, 2 for a wrong command line or wrong settings.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import resource
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+import uvloop
+
+from tidings_server.auth import KeysUnusable, NoSecret, mint
+from tidings_server.config import ConfigError, Settings, load
+from tidings_server.core.clock import SystemClock
+from tidings_server.core.ids import uuid7
+from tidings_server.demo import Demo, SecretUnusable, dev_secret_path, with_dev_secret
+from tidings_server.errors import DomainError
+from tidings_server.storage.base import StoreCorrupt, StoreUnavailable
+from tidings_server.storage.sqlite import SqliteOptions, SqliteStore
+from tidings_server.telemetry import logging
+
+if TYPE_CHECKING:
+    from tidings_server.app import Running
+
+_MOST_FILES = 1 << 20
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="A TOML file with settings; otherwise TIDINGS_CONFIG names it.",
+)
+
+
+class Duration(click.ParamType[float]):
+    """A time such as 90s, 15m, 24h or 7d, as seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds, at least one."""
+        if isinstance(value, int | float):
+            return float(value)
+        match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value)
+        if match is None or int(match[1]) == 0:
+            self.fail(f"{value!r} is no time such as 90s, 15m, 24h or 7d", param, ctx)
+        return float(int(match[1]) * _UNITS[match[2] or "s"])
+
+
+class Failure(click.ClickException):
+    """Something that went wrong in a foreseen way. The text is one line."""
+
+
+class Misuse(Failure):
+    """The command line or the settings are wrong."""
+
+    exit_code = 2
+
+
+def main() -> NoReturn:
+    """The entry point of the process."""
+    try:
+        code = cli.main(prog_name="tidings-server", standalone_mode=False)
+    except click.Abort:
+        code = 130
+    except click.ClickException as problem:
+        click.echo(_one_line(problem), err=True)
+        code = problem.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(problem: click.ClickException) -> str:
+    text = problem.format_message()
+    if isinstance(problem, click.exceptions.NoArgsIsHelpError):
+        return text
+    if isinstance(problem, click.UsageError) and problem.ctx is not None:
+        text += f" (see `{problem.ctx.command_path} --help`)"
+    return f"tidings-server: {text}"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tidings-server", message="%(version)s")
+def cli() -> None:
+    """Tidings: a chat server."""
+
+
+@cli.command()
+@config_option
+@click.option("--demo", is_flag=True, help="Bring people, conversations and ready tokens.")
+def serve(config: Path | None, *, demo: bool) -> int:
+    """Run the server until SIGTERM or Ctrl-C."""
+    settings = _settings(config)
+    if demo:
+        settings = _demo_settings(settings)
+    elif not settings.auth.has_keys:
+        raise Misuse(
+            "auth: no keys are configured: set auth.jwks_url, auth.jwks_file or auth.hs256_secret,"
+            " or try `serve --demo`"
+        )
+    logging.configure(settings.log.level, settings.log.format)
+    _raise_file_limit()
+    # Imported here: the other commands need neither grpc nor OpenTelemetry, and answer sooner.
+    from tidings_server import app  # noqa: PLC0415
+
+    host = Demo(settings.auth.policy(), SystemClock(), sys.stdout) if demo else None
+
+    async def started(running: Running) -> None:
+        if host is not None:
+            await host.seed(running.node.handlers.execute)
+            host.welcome(*_addresses(settings, running))
+
+    code: int = _run(lambda: app.run(settings, started=started))
+    return code
+
+
+@cli.command()
+@config_option
+def migrate(config: Path | None) -> None:
+    """Bring the store's schema up to date (`serve` does it too)."""
+    settings = _settings(config)
+    store = _store(settings)
+
+    async def run() -> None:
+        await store.open()
+        await store.close()
+
+    _run(run)
+    click.echo(f"{settings.store.path} is up to date")
+
+
+@cli.command()
+@click.argument("user")
+@click.option("--device", default="cli", show_default=True, help="The device's id.")
+@click.option(
+    "--ttl", type=Duration(), default="24h", show_default=True, help="How long it is good."
+)
+@click.option(
+    "--scope", "scopes", multiple=True, help="A right beyond a user's own; may be repeated."
+)
+@config_option
+def token(user: str, device: str, ttl: float, scopes: tuple[str, ...], config: Path | None) -> None:
+    """Print a token for USER, for development.
+
+    It is signed with auth.hs256_secret or, without one, with the secret that `serve --demo` made.
+    """
+    settings = _settings(config)
+    try:
+        settings = with_dev_secret(settings, make=False)
+        made = mint(settings.auth.policy(), SystemClock(), user, device, ttl_s=ttl, scopes=scopes)
+    except SecretUnusable as problem:
+        raise Failure(str(problem)) from None
+    except NoSecret:
+        raise Misuse(
+            f"auth.hs256_secret is not set and there is no {dev_secret_path(settings)}, which `serve --demo` makes"
+        ) from None
+    except DomainError as problem:
+        raise Misuse(problem.message) from None
+    click.echo(made)
+
+
+def _settings(config: Path | None) -> Settings:
+    try:
+        return load(config)
+    except ConfigError as problem:
+        raise Misuse(str(problem)) from None
+
+
+def _store(settings: Settings) -> SqliteStore:
+    clock, rng = SystemClock(), random.SystemRandom()
+    return SqliteStore(
+        SqliteOptions(path=settings.store.path), new_id=lambda: uuid7(clock.now_ms(), rng)
+    )
+
+
+def _demo_settings(settings: Settings) -> Settings:
+    if settings.auth.has_keys and settings.auth.hs256_secret is None:
+        raise Misuse(
+            "auth: the demo signs tokens itself: it needs auth.hs256_secret, or no keys at all"
+        )
+    try:
+        return with_dev_secret(settings, make=True)
+    except SecretUnusable as problem:
+        raise Failure(str(problem)) from None
+
+
+def _addresses(settings: Settings, running: Running) -> tuple[str, str | None]:
+    """The addresses with the ports that were had."""
+    grpc = f"{settings.grpc.listen.rpartition(':')[0]}:{running.port}"
+    if running.metrics_port is None:
+        return grpc, None
+    return grpc, f"{settings.metrics.listen.rpartition(':')[0]}:{running.metrics_port}"
+
+
+def _raise_file_limit() -> None:
+    """Each client needs a file: the usual soft limit of 1,024 is for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _run(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Runs to the end. What goes wrong in foreseen ways becomes one line."""
+    try:
+        return uvloop.run(make())
+    except (StoreUnavailable, StoreCorrupt, KeysUnusable) as problem:
+        raise Failure(str(problem)) from None
+    except OSError as problem:
+        raise Failure(problem.strerror or str(problem)) from None
+    except KeyboardInterrupt:
+        return 130
