@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -49,17 +50,20 @@ def unary_services(node: Node) -> list[grpc.GenericRpcHandler[Any, Any]]:
 
 def _handler(node: Node, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
     request_type = GetMessageClass(method.input_type)
-    name = method.name
+    # As the commands of a stream are named: an operation has one name, whichever way it comes.
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
 
     async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
-        code = "OK"
+        code = "CANCELLED"
         span = node.tracer.command(name, parent=_traceparent(context))
         try:
             principal = await authenticate(context, node.verify)
             command = node.reader.read(request)
             # A caller who hangs up must not leave a command half done.
             work = asyncio.ensure_future(node.handlers.execute(principal, command, span))
-            return to_response(await asyncio.shield(work))
+            response = to_response(await asyncio.shield(work))
+            code = "OK"
+            return response
         except DomainError as problem:
             code = problem.code.name
             if code == "UNAUTHENTICATED":
