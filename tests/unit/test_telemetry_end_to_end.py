@@ -33,14 +33,14 @@ def metadata(user: str, **more: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"), *more.items())
 
 
-def settings(folder: Path, sink: OtlpSink) -> Settings:
+def settings(folder: Path, sink: OtlpSink, ratio: float) -> Settings:
     made: Any = {
         "grpc": {"listen": "127.0.0.1:0"},
         "metrics": {"listen": "127.0.0.1:0"},
         "store": {"path": folder / "tidings.db"},
         "auth": {"hs256_secret": SECRET.decode()},
         "drain": {"delay_spread_s": 0, "grace_s": 1},
-        "otel": {"otlp_endpoint": sink.endpoint, "trace_sample_ratio": 0.0},
+        "otel": {"otlp_endpoint": sink.endpoint, "trace_sample_ratio": ratio},
     }
     return Settings(**made)
 
@@ -56,7 +56,7 @@ async def scrape(port: int) -> str:
 async def test_a_message_is_traced_and_counted(tmp_path: Path) -> None:
     with otlp_sink() as sink:
         async with (
-            serving(settings(tmp_path, sink)) as running,
+            serving(settings(tmp_path, sink, 0.0)) as running,
             grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as channel,
         ):
             chat = ChatServiceStub(channel).Chat(metadata=metadata("bob"))
@@ -107,3 +107,31 @@ async def test_a_message_is_traced_and_counted(tmp_path: Path) -> None:
     assert 'tidings_frames_total{direction="out"} 0.0' not in text
     assert "tidings_store_" in text
     assert exported["tidings.commits"].sum.data_points[0].as_int >= 3
+
+
+async def test_commands_of_a_stream_are_linked_to_its_opening(tmp_path: Path) -> None:
+    with otlp_sink() as sink:
+        async with (
+            serving(settings(tmp_path, sink, 1.0)) as running,
+            grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as channel,
+        ):
+            opening = f"00-{TRACE}-b7ad6b7169203331-01"
+            chat = ChatServiceStub(channel).Chat(metadata=metadata("bob", traceparent=opening))
+            commands = [
+                chat_service_pb2.Command(command_id=1, hello=chat_service_pb2.Hello()),
+                chat_service_pb2.Command(
+                    command_id=2,
+                    create_conversation=conversation_service_pb2.CreateConversationRequest(
+                        kind=CONVERSATION_KIND_DIRECT, user_ids=["alice"]
+                    ),
+                ),
+            ]
+            await chat.write(chat_service_pb2.ChatRequest(commands=commands))
+            async for frame in chat:
+                if any(e.result.command_id == 2 for e in frame.events):
+                    break
+            chat.cancel()
+        (span,) = (s for s in sink.spans if s.name == "create_conversation")
+    assert not span.parent_span_id
+    assert span.trace_id.hex() != TRACE
+    assert [link.trace_id.hex() for link in span.links] == [TRACE]

@@ -83,6 +83,8 @@ class Session:
             sink, services.limits.outbox_bytes, services.counters, self._emptied, self.close
         )
         self.positions: dict[str, Position] = {}
+        self.trace_link = ""
+        """The W3C trace context that the session was opened with."""
         self._services = services
         self._window = Window(services.limits.window)
         self._catch_up = CatchUp(
@@ -269,7 +271,7 @@ class Session:
         if isinstance(command, c.RefreshToken):
             self._spawn(self._refresh(command_id, command))
             return
-        span = self._services.tracer.command(name)
+        span = self._services.tracer.command(name, link=self.trace_link)
 
         def done(outcome: c.Result | DomainError) -> None:
             self._commands_open -= 1

@@ -12,7 +12,7 @@ from ..errors import DomainError
 from ..node import Node
 from .access import authenticate
 from .status import status_code, trailers
-from .unary import CHAT
+from .unary import CHAT, traceparent
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -45,6 +45,7 @@ def chat_service(node: Node) -> grpc.GenericRpcHandler[Any, Any]:
             node.counters.auth_failures[problem.reason.name] += 1
             await context.abort(status_code(problem), problem.message, trailers(problem))
         session = node.open_session(principal, _StreamSink(context))
+        session.trace_link = traceparent(context)
         task = asyncio.current_task()
         assert task is not None
 

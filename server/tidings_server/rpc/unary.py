@@ -55,7 +55,7 @@ def _handler(node: Node, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any,
 
     async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
         code = "CANCELLED"
-        span = node.tracer.command(name, parent=_traceparent(context))
+        span = node.tracer.command(name, parent=traceparent(context))
         try:
             principal = await authenticate(context, node.verify)
             command = node.reader.read(request)
@@ -85,7 +85,8 @@ def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _traceparent(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+def traceparent(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """The caller's W3C trace context, or an empty string."""
     for key, value in context.invocation_metadata() or ():
         if key == "traceparent" and isinstance(value, str):
             return value
