@@ -1,0 +1,98 @@
+"""Connections to the database file, and what makes a connection trustworthy after a failure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import apsw
+
+from tidings_server.storage.sqlite.options import SqliteOptions
+
+_STATEMENTS = 400
+_REWRITE_BYTES = 1 << 20
+
+
+def connect(options: SqliteOptions, *, writable: bool) -> apsw.Connection:
+    """Opens the existing database file. Raises apsw.Error.
+
+    A commit on it is durable when it returns (write-ahead log, fsync at each commit). The write-ahead log is copied
+    into the database only by `checkpoint` and `truncate_wal`.
+    """
+    db = apsw.Connection(
+        str(options.path),
+        flags=apsw.SQLITE_OPEN_READWRITE,
+        vfs=options.vfs,
+        statementcachesize=_STATEMENTS,
+    )
+    try:
+        db.set_busy_timeout(options.busy_ms)
+        db.pragma("trusted_schema", False)
+        db.pragma("cache_size", -options.cache_kib)
+        db.pragma("temp_store", "memory")
+        db.pragma("wal_autocheckpoint", 0)
+        if writable:
+            db.pragma("journal_size_limit", 64 << 20)
+            mode = db.pragma("journal_mode", "wal")
+            if mode != "wal":
+                raise apsw.CantOpenError(f"no write-ahead log is possible here, only {mode}")
+            db.pragma("synchronous", "full")
+        else:
+            db.pragma("query_only", True)
+            # SQLite opens the file and the write-ahead log with the first read.
+            db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    except BaseException:
+        close(db)
+        raise
+    return db
+
+
+def close(db: apsw.Connection) -> None:
+    """Closes a connection whatever state it is in."""
+    # What can't be written any more is found again in the write-ahead log.
+    with contextlib.suppress(apsw.Error):
+        db.close(True)
+
+
+def rewrite_wal(path: Path) -> None:
+    """Makes a write-ahead log that a predecessor left behind durable as it can be read. Raises OSError.
+
+    After an fsync has failed, Linux may keep what was to be written in memory, marked as clean: it can be read but is
+    not on disk, and the next fsync says nothing of it. A process that died then leaves such a log to the next one,
+    which would see commits in it that a power cut still takes away, or worse, takes away in the middle. Writing the
+    same bytes again marks them as to be written.
+    """
+    try:
+        fd = os.open(wal_path(path), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        at = 0
+        while data := os.pread(fd, _REWRITE_BYTES, at):
+            os.pwrite(fd, data, at)
+            at += len(data)
+        os.fsync(fd)
+    finally:
+        # No lock is lost by closing: SQLite's are on the database file and on the -shm file.
+        os.close(fd)
+
+
+def wal_path(path: Path) -> Path:
+    """The write-ahead log of a database file."""
+    return path.with_name(path.name + "-wal")
+
+
+def truncate_wal(db: apsw.Connection) -> None:
+    """Copies the whole write-ahead log into the database, syncs it, and empties the log. Raises apsw.Error.
+
+    With the next commit nothing that a failed commit left in the log can come back.
+    """
+    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
+PROBE = (
+    "INSERT INTO meta (key, value) VALUES ('probe', 1)"
+    " ON CONFLICT (key) DO UPDATE SET value = value + 1"
+)
+"""A statement that always writes: once it is committed, the database can be written and synced."""

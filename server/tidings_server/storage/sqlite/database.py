@@ -1,0 +1,175 @@
+"""The writer's hold on the database file: opening it, failing, and healing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import apsw
+
+from tidings_server.storage.base import StoreCorrupt, StoreUnavailable
+from tidings_server.storage.sqlite.connection import (
+    PROBE,
+    close,
+    connect,
+    rewrite_wal,
+    truncate_wal,
+)
+from tidings_server.storage.sqlite.lock import FileLock
+from tidings_server.storage.sqlite.options import SqliteOptions
+from tidings_server.storage.sqlite.schema import migrate
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The incarnation of a database, and the earlier ones, each with the stamp at which it ended."""
+
+    incarnation: str
+    ended: Mapping[str, int]
+
+
+class Database:
+    """The database file, held by one writer. All but `connect_reader` is for the writer's thread alone.
+
+    It is *healthy* from a success of `open` or `heal` until `fail`. While it is, everything that connections see in it
+    is durable, and everything that was not committed stays away for ever.
+    """
+
+    def __init__(self, options: SqliteOptions) -> None:
+        self._options = options
+        self._lock = FileLock(options.path.with_name(options.path.name + ".lock"))
+        # A reader that opens a connection while there is no other rebuilds the index of the write-ahead log from the
+        # file, and may see commits in it that failed. So readers open only while the writer is healthy.
+        self._gate = Lock()
+        self.connection: apsw.Connection | None = None
+        self.healthy = False
+        self.problem = "it is not open"
+
+    def open(self, new_id: Callable[[], str]) -> History:
+        """Takes the lock, opens the file, making it when it is absent, and gives its history.
+
+        Raises StoreUnavailable or StoreCorrupt, and then holds nothing.
+        """
+        path = self._options.path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+            # Messages are private: whatever the umask says, the file is the owner's alone. SQLite gives the files
+            # beside it the same mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._connect()
+            db = self.connection
+            assert db is not None
+            migrate(db)
+            self._trust(db)
+            history = History(
+                _incarnation(db, new_id),
+                _ended(db),
+            )
+        except (apsw.NotADBError, apsw.CorruptError) as problem:
+            self.close()
+            raise StoreCorrupt(f"{path} is not a sound database: {problem}") from problem
+        except (apsw.Error, OSError, MemoryError) as problem:
+            self.close()
+            raise StoreUnavailable(f"{path} can't be opened: {problem}") from problem
+        except BaseException:
+            self.close()
+            raise
+        self._set_healthy()
+        return history
+
+    def connect_reader(self) -> apsw.Connection:
+        """A connection for reading. Raises StoreUnavailable while the database is not healthy, or apsw.Error."""
+        with self._gate:
+            if not self.healthy:
+                raise StoreUnavailable(self.problem)
+            return connect(self._options, writable=False)
+
+    def fail(self, problem: BaseException) -> None:
+        """Notes that the database can't be trusted, or not be written to, before it was healed."""
+        with self._gate:
+            self.healthy = False
+        self.problem = f"the database failed: {problem}"
+        # A full disk leaves the connection in order: what could not be written was taken back. After everything else
+        # the files are opened anew.
+        if not isinstance(problem, apsw.FullError) or not self.rolled_back():
+            self._disconnect()
+
+    def heal(self) -> bool:
+        """Tries to make the database healthy again, and says whether it is."""
+        try:
+            if self.connection is None:
+                self._connect()
+            assert self.connection is not None
+            self._trust(self.connection)
+        except (apsw.Error, OSError, MemoryError) as problem:
+            self.fail(problem)
+            return False
+        self._set_healthy()
+        return True
+
+    def rolled_back(self) -> bool:
+        """Takes back what an open transaction has written. False when that can't be done."""
+        db = self.connection
+        if db is None:
+            return True
+        try:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        except apsw.Error:
+            _LOG.exception("a transaction can't be rolled back")
+            return False
+        return not db.in_transaction
+
+    def close(self) -> None:
+        """Closes the file and lets go of the lock. May be called in any state."""
+        with self._gate:
+            self.healthy = False
+        self.problem = "the store is closed"
+        self._disconnect()
+        self._lock.release()
+
+    def _connect(self) -> None:
+        rewrite_wal(self._options.path)
+        self.connection = connect(self._options, writable=True)
+
+    def _disconnect(self) -> None:
+        if self.connection is not None:
+            close(self.connection)
+            self.connection = None
+
+    @staticmethod
+    def _trust(db: apsw.Connection) -> None:
+        """Makes what is committed durable, and what is not impossible.
+
+        The order matters: once the write-ahead log was emptied, the probe begins it anew, and its fsync makes that
+        final. It also proves that the database can be written.
+        """
+        truncate_wal(db)
+        db.execute(PROBE)
+
+    def _set_healthy(self) -> None:
+        with self._gate:
+            self.healthy = True
+        self.problem = ""
+
+
+def _incarnation(db: apsw.Connection, new_id: Callable[[], str]) -> str:
+    """The name of the history. A new database has none, and neither has one that was a backup."""
+    found = db.execute("SELECT value FROM meta WHERE key = 'incarnation'").get
+    if isinstance(found, str) and found:
+        return found
+    incarnation = new_id()
+    db.execute("INSERT INTO meta (key, value) VALUES ('incarnation', ?)", (incarnation,))
+    return incarnation
+
+
+def _ended(db: apsw.Connection) -> dict[str, int]:
+    rows: list[Any] = db.execute("SELECT incarnation, stamp FROM ended_history").fetchall()
+    return dict(rows)
