@@ -53,6 +53,19 @@ class Finding:
     remedy: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What an inspection of a database file found.
+
+    `holder` names the process that has it open, in which case nothing else was looked at;
+    `problems` are those of its integrity; `what` describes a sound one.
+    """
+
+    holder: str = ""
+    problems: tuple[str, ...] = ()
+    what: str = ""
+
+
 def ok(subject: str, what: str) -> Finding:
     """All is well."""
     return Finding(Level.OK, subject, what)
@@ -71,11 +84,11 @@ def fail(subject: str, what: str, remedy: str) -> Finding:
 def examine(
     settings: Settings,
     clock: Clock,
-    check_store: Callable[[Path], Iterator[Finding]],
+    inspect_store: Callable[[Path], Inspection],
 ) -> Iterator[Finding]:
-    """Everything that can be looked at, one after the other. Changes nothing but a probe file.
+    """Everything that can be looked at, one after the other. Leaves everything as it was.
 
-    `check_store` looks at an existing database file.
+    `inspect_store` looks at an existing database file.
     """
     yield from _keys(settings, clock)
     yield from _addresses(settings)
@@ -84,7 +97,7 @@ def examine(
     if os.access(folder, os.W_OK):
         yield from _disk(folder)
     if settings.store.path.exists():
-        yield from check_store(settings.store.path)
+        yield from _store(settings.store.path, inspect_store)
     else:
         yield ok("store", f"{settings.store.path} is not there yet; the server makes it")
     yield from _clock(clock, settings.store.path)
@@ -200,6 +213,27 @@ def _folder(folder: Path) -> Iterator[Finding]:
         yield warn("disk", what, "make room soon: sends fail when the disk is full")
     else:
         yield ok("disk", what)
+
+
+def _store(path: Path, inspect_store: Callable[[Path], Inspection]) -> Iterator[Finding]:
+    found = inspect_store(path)
+    if found.holder:
+        yield warn(
+            "store",
+            f"{path} is in use by process {found.holder}",
+            "stop the server to have the store's integrity checked",
+        )
+    elif found.problems:
+        yield fail(
+            "store",
+            f"{path}: {'; '.join(found.problems)}",
+            "keep a copy of the file as it is, and restore a backup (tidings-server restore)",
+        )
+    else:
+        yield ok("store", f"{path}: {found.what}")
+    mode = path.stat().st_mode & 0o077
+    if mode:
+        yield warn("store", f"{path} can be read by others (mode {mode:o})", f"chmod 600 {path}")
 
 
 def _filesystem(folder: Path) -> str:
