@@ -100,7 +100,10 @@ def user_id_problem(user_id: str) -> str | None:
     """What is wrong with a user id, or None."""
     if not user_id:
         return "must not be empty"
-    if len(user_id) > MAX_USER_ID_BYTES or len(user_id.encode()) > MAX_USER_ID_BYTES:
+    if (
+        len(user_id) > MAX_USER_ID_BYTES
+        or len(user_id.encode(errors="surrogatepass")) > MAX_USER_ID_BYTES
+    ):
         return f"must be at most {MAX_USER_ID_BYTES} bytes of UTF-8"
     if user_id.isascii() and user_id.isprintable() and " " not in user_id:
         return None
