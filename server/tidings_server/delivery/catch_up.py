@@ -128,7 +128,7 @@ class CatchUp:
         kind, first, last = part
         if kind == "skip":
             self._outbox.put(skipped_event(position.log, first, last))
-            position.sent = last
+            position.pass_to(last)
             return True
         room = self._window.room()
         if room <= 0 or not self._outbox.room(1):
@@ -158,7 +158,7 @@ class CatchUp:
             position.sent = upto
             count = upto - first + 1
             room -= count
-            self._window.sent(position, count)
+            self._window.unacked += count
             self._outbox.put(body)
             self._counters.catch_up_pages += 1
             self._counters.catch_up_entries += count

@@ -4,7 +4,6 @@ acknowledged.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 OPEN_END = 2**63 - 1
@@ -20,7 +19,7 @@ class Position:
     `sent + 1` is pushed. `ranges` are what the user may see, known to be right up to `checked`.
     """
 
-    __slots__ = ("acked", "checked", "head", "lagging", "log", "ranges", "sent", "sync_target")
+    __slots__ = ("acked", "checked", "head", "lagging", "log", "passed", "ranges", "sent")
 
     def __init__(
         self,
@@ -37,7 +36,8 @@ class Position:
         self.ranges = ranges
         self.checked = checked
         self.lagging = False
-        self.sync_target = 0
+        # Positions passed over among those sent and not acknowledged: they are no entries.
+        self.passed: list[tuple[int, int]] = []
 
     @property
     def end(self) -> int:
@@ -48,6 +48,26 @@ class Position:
     def open(self) -> bool:
         """Whether the user is a member, as far as is known."""
         return self.ranges[-1][1] == OPEN_END
+
+    def pass_to(self, seq: int) -> None:
+        """Everything up to a position is passed over."""
+        if self.acked == self.sent:
+            self.acked = seq
+        else:
+            self.passed.append((self.sent + 1, seq))
+        self.sent = seq
+
+    def ack(self, seq: int) -> int:
+        """The device has applied everything up to a position. Returns how many entries that is."""
+        count = seq - self.acked
+        self.acked = seq
+        while self.passed and self.passed[0][0] <= seq:
+            first, last = self.passed.pop(0)
+            count -= min(last, seq) - first + 1
+            if last > seq:
+                self.passed.insert(0, (seq + 1, last))
+                break
+        return count
 
     def close_at(self, seq: int) -> None:
         """The user's membership ended at a position."""
@@ -76,30 +96,20 @@ class Window:
     not read makes the transport hold.
     """
 
-    __slots__ = ("_flying", "size", "unacked")
+    __slots__ = ("size", "unacked")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.unacked = 0
-        self._flying: deque[tuple[Position, int, int]] = deque()
 
     def room(self) -> int:
         """How many more entries may be sent."""
         return self.size - self.unacked
-
-    def sent(self, position: Position, count: int) -> None:
-        """Entries were sent, up to `position.sent`."""
-        self.unacked += count
-        self._flying.append((position, position.sent, count))
 
     def acked(self, position: Position, seq: int) -> bool:
         """The device has applied a log up to a position. Returns whether that is news."""
         seq = min(seq, position.sent)
         if seq <= position.acked:
             return False
-        position.acked = seq
-        flying = self._flying
-        # In the order of sending: an early one that waits holds back the later ones, never less.
-        while flying and flying[0][0].acked >= flying[0][1]:
-            self.unacked -= flying.popleft()[2]
+        self.unacked -= position.ack(seq)
         return True

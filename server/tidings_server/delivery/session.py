@@ -192,7 +192,7 @@ class Session:
             self._catch_up.lag(position)
             return False
         position.sent = position.checked = page.last_seq
-        window.sent(position, page.count)
+        window.unacked += page.count
         self._services.counters.delivered_entries += page.count
         if page.flags & PageFlag.STATE and publication.log == inbox_log(self.principal.user_id):
             self._inbox_page(page)
@@ -381,7 +381,6 @@ class Session:
             position.head = max(position.head, self._early.get(position.log, 0))
             self.positions[position.log] = position
             if position.sent < position.end:
-                position.sync_target = position.end
                 self._syncing.add(position.log)
         self._early.clear()
         for name in self._following:
