@@ -115,6 +115,14 @@ def _decode(entry: entry_pb2.Entry) -> Entry:
 
 
 def _decode_body(entry: entry_pb2.Entry) -> Body:
+    try:
+        return _decode_known(entry)
+    except ValueError:
+        # A role or a kind of conversation that only a newer version knows.
+        return UnknownBody()
+
+
+def _decode_known(entry: entry_pb2.Entry) -> Body:
     match entry.WhichOneof("body"):
         case "message":
             return MessagePosted(entry.message.SerializeToString())
