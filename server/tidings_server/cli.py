@@ -6,25 +6,25 @@ something failed, 2 for a wrong command line or wrong settings.
 
 from __future__ import annotations
 
-import random
 import re
 import resource
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import uvloop
 
+from tidings_server import maintenance
 from tidings_server.auth import KeysUnusable, NoSecret, mint
 from tidings_server.config import ConfigError, Settings, load
 from tidings_server.core.clock import SystemClock
-from tidings_server.core.ids import uuid7
 from tidings_server.demo import Demo, SecretUnusable, dev_secret_path, with_dev_secret
+from tidings_server.doctor import Finding, Level, examine, fail, ok
 from tidings_server.errors import DomainError
 from tidings_server.storage.base import StoreCorrupt, StoreUnavailable
-from tidings_server.storage.sqlite import SqliteOptions, SqliteStore
 from tidings_server.telemetry import logging
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def main() -> NoReturn:
     """The entry point of the process."""
     try:
         code = cli.main(prog_name="tidings-server", standalone_mode=False)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         code = 130
     except click.ClickException as problem:
         click.echo(_one_line(problem), err=True)
@@ -119,8 +119,8 @@ def serve(config: Path | None, *, demo: bool) -> int:
             await host.seed(running.node.handlers.execute)
             host.welcome(*_addresses(settings, running))
 
-    code: int = _run(lambda: app.run(settings, started=started))
-    return code
+    with _one_line_each():
+        return uvloop.run(app.run(settings, started=started))
 
 
 @cli.command()
@@ -128,14 +128,55 @@ def serve(config: Path | None, *, demo: bool) -> int:
 def migrate(config: Path | None) -> None:
     """Bring the store's schema up to date (`serve` does it too)."""
     settings = _settings(config)
-    store = _store(settings)
-
-    async def run() -> None:
-        await store.open()
-        await store.close()
-
-    _run(run)
+    with _one_line_each():
+        maintenance.migrate(settings.store.path)
     click.echo(f"{settings.store.path} is up to date")
+
+
+@cli.command()
+@click.argument("dest", type=click.Path(path_type=Path))
+@config_option
+def backup(dest: Path, config: Path | None) -> None:
+    """Copy the store to the new file DEST, also while a server runs, and verify the copy."""
+    settings = _settings(config)
+    with _one_line_each(), _progress("copying") as progress:
+        contents = maintenance.backup(settings.store.path, dest, progress)
+    click.echo(f"{dest}: {maintenance.tell(contents)}")
+
+
+@cli.command()
+@click.argument("src", type=click.Path(path_type=Path))
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="The file to make; store.path unless given."
+)
+@config_option
+def restore(src: Path, to: Path | None, config: Path | None) -> None:
+    """Make a store of the backup SRC.
+
+    It begins a new incarnation: devices that had got further start from what was restored.
+    """
+    settings = _settings(config)
+    target = to if to is not None else settings.store.path
+    with _one_line_each(), _progress("restoring") as progress:
+        contents = maintenance.restore(src, target, progress)
+    click.echo(f"{target}: {maintenance.tell(contents)}")
+
+
+@cli.command()
+@config_option
+def doctor(config: Path | None) -> int:
+    """Check settings, keys, ports, disk, clock, limits and the store."""
+    try:
+        settings = load(config)
+    except ConfigError as problem:
+        _show(fail("config", str(problem), "docs/configuration.md lists every setting"))
+        return 1
+    _show(ok("config", "the settings are valid"))
+    worst = 0
+    for finding in examine(settings, SystemClock(), maintenance.inspect):
+        _show(finding)
+        worst |= finding.level is Level.FAIL
+    return worst
 
 
 @cli.command()
@@ -175,11 +216,35 @@ def _settings(config: Path | None) -> Settings:
         raise Misuse(str(problem)) from None
 
 
-def _store(settings: Settings) -> SqliteStore:
-    clock, rng = SystemClock(), random.SystemRandom()
-    return SqliteStore(
-        SqliteOptions(path=settings.store.path), new_id=lambda: uuid7(clock.now_ms(), rng)
-    )
+def _show(finding: Finding) -> None:
+    colour = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}[finding.level]
+    level = click.style(f"{finding.level.value:<4}", fg=colour, bold=True)
+    remedy = f" -> {finding.remedy}" if finding.remedy else ""
+    click.echo(f"{level}  {finding.subject:<7} {finding.what}{remedy}")
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[maintenance.Progress]:
+    """A bar on a terminal, and nothing elsewhere."""
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=hidden) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.length = max(total, 1)
+            bar.update(done - bar.pos)
+
+        yield progress
+
+
+@contextmanager
+def _one_line_each() -> Iterator[None]:
+    """What goes wrong in foreseen ways becomes one line."""
+    try:
+        yield
+    except (StoreUnavailable, StoreCorrupt, KeysUnusable) as problem:
+        raise Failure(str(problem)) from None
+    except OSError as problem:
+        raise Failure(problem.strerror or str(problem)) from None
 
 
 def _demo_settings(settings: Settings) -> Settings:
@@ -207,15 +272,3 @@ def _raise_file_limit() -> None:
     wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _run(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Runs to the end. What goes wrong in foreseen ways becomes one line."""
-    try:
-        return uvloop.run(make())
-    except (StoreUnavailable, StoreCorrupt, KeysUnusable) as problem:
-        raise Failure(str(problem)) from None
-    except OSError as problem:
-        raise Failure(problem.strerror or str(problem)) from None
-    except KeyboardInterrupt:
-        return 130

@@ -27,6 +27,8 @@ from tidings_server.core.limits import MAX_WINDOW, Limits
 
 PREFIX = "TIDINGS_"
 CONFIG_VARIABLE = "TIDINGS_CONFIG"
+CLIENT_VARIABLES = frozenset({"TIDINGS_TOKEN"})
+"""Names that clients read: people set them in the shell that they start the server from, too."""
 MIN_SECRET_BYTES = 32
 _LIMITS = Limits()
 
@@ -290,7 +292,8 @@ def _variables() -> set[str]:
 
 
 def _is_ours(name: str) -> bool:
-    return _variable(name).startswith(PREFIX) and _variable(name) != CONFIG_VARIABLE
+    variable = _variable(name)
+    return variable.startswith(PREFIX) and variable not in {CONFIG_VARIABLE, *CLIENT_VARIABLES}
 
 
 def _variable(name: str) -> str:

@@ -57,12 +57,12 @@ class Finding:
 class Inspection:
     """What an inspection of a database file found.
 
-    `holder` names the process that has it open, in which case nothing else was looked at;
-    `problems` are those of its integrity; `what` describes a sound one.
+    One of the three is given: `unavailable` when it could not be looked at, most often since a
+    server has it open; `corrupt` when it can't be trusted; `what` describes a sound one.
     """
 
-    holder: str = ""
-    problems: tuple[str, ...] = ()
+    unavailable: str = ""
+    corrupt: str = ""
     what: str = ""
 
 
@@ -217,16 +217,14 @@ def _folder(folder: Path) -> Iterator[Finding]:
 
 def _store(path: Path, inspect_store: Callable[[Path], Inspection]) -> Iterator[Finding]:
     found = inspect_store(path)
-    if found.holder:
+    if found.unavailable:
         yield warn(
-            "store",
-            f"{path} is in use by process {found.holder}",
-            "stop the server to have the store's integrity checked",
+            "store", found.unavailable, "its integrity can be checked while no server uses it"
         )
-    elif found.problems:
+    elif found.corrupt:
         yield fail(
             "store",
-            f"{path}: {'; '.join(found.problems)}",
+            found.corrupt,
             "keep a copy of the file as it is, and restore a backup (tidings-server restore)",
         )
     else:

@@ -245,6 +245,79 @@ def test_migrate_makes_a_store_once(run: Run) -> None:
     assert err.count("\n") == 1
 
 
+def test_a_store_is_backed_up_while_it_is_used_and_restored_as_another(
+    serve: Callable[..., Server], run: Run
+) -> None:
+    server = serve("--demo")
+    welcome = server.welcome()
+    alice = found(r"^    alice +(eyJ\S+)$", welcome)
+    first = conversations(found(r"^    API +(\S+)", welcome), alice)
+    code, out, err = run("backup", "copy.db")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"copy\.db: [0-9,]+ entries in [0-9]+ logs, [0-9.]+ MiB\n", out)
+    assert Path("copy.db").stat().st_mode & 0o077 == 0
+    code, out, err = run("restore", "copy.db")
+    assert (code, out) == (1, "")
+    assert "in use by the process" in err
+    server.stop(signal.SIGKILL)
+    code, out, err = run("restore", "copy.db")
+    assert (code, out) == (1, "")
+    assert re.search(r"data/tidings\.db\S* (exists already|is there)", err)
+
+    # What a kill left is inspected without being touched.
+    left = {p.name: p.read_bytes() for p in Path("data").iterdir() if p.suffix != ".lock"}
+    code, out, err = run("doctor")
+    assert (code, err) == (0, "")
+    assert re.search(r"^ok +store +data/tidings\.db: [0-9,]+ entries in", out, re.MULTILINE)
+    for name, content in left.items():
+        if not name.endswith("-shm"):
+            assert Path("data", name).read_bytes() == content
+
+    assert run("restore", "copy.db", "--to", "new/tidings.db")[0] == 0
+    Path("data/dev-secret").rename("new/dev-secret")
+    server = serve("--demo", TIDINGS_STORE__PATH="new/tidings.db")
+    assert conversations(found(r"^    API +(\S+)", server.welcome()), alice) == first
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        (["backup", "copy.db"], "there is no database at data/tidings.db"),
+        (["restore", "absent.db"], "there is no database at absent.db"),
+        (["restore", "rubbish.db"], "is not a sound database"),
+        (["backup", "nowhere/copy.db", "--config", "rubbish.toml"], "nowhere/copy.db"),
+    ],
+    ids=" ".join,
+)
+def test_copies_that_cannot_be_made_are_one_line(run: Run, args: list[str], why: str) -> None:
+    Path("rubbish.db").write_bytes(b"no database at all" * 1000)
+    Path("rubbish.toml").write_text('[store]\npath = "rubbish.db"\n', "utf-8")
+    code, out, err = run(*args)
+    assert (code, out) == (1, "")
+    assert err.startswith("tidings-server: ")
+    assert err.count("\n") == 1
+    assert why in err
+
+
+def test_the_doctor_tells_what_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDINGS_GRPC__LISTEN", "127.0.0.1:0")
+    monkeypatch.setenv("TIDINGS_METRICS__LISTEN", "127.0.0.1:0")
+    code, out, err = run("doctor")
+    assert (code, err) == (0, "")
+    assert out.startswith("ok    config  the settings are valid\n")
+    assert re.search(r"^warn  auth .* -> .*auth\.jwks_url", out, re.MULTILINE)
+    assert not Path("data").exists()
+    Path("data").mkdir()
+    Path("data/tidings.db").write_bytes(b"no database at all" * 1000)
+    code, out, err = run("doctor")
+    assert (code, err) == (1, "")
+    assert re.search(r"^fail  store .* -> .*restore a backup", out, re.MULTILINE)
+    monkeypatch.setenv("TIDINGS_LIMITS__WINDOW", "0")
+    code, out, err = run("doctor")
+    assert (code, err) == (1, "")
+    assert out.startswith("fail  config  limits.window: must be")
+
+
 def test_help_and_version(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0

@@ -146,6 +146,11 @@ def test_unknown_names_in_the_environment_are_errors(
     assert problem().startswith(f"{name} in the environment is no setting")
 
 
+def test_names_of_clients_are_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDINGS_TOKEN", "eyJ")
+    load()
+
+
 def test_a_near_name_is_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDINGS_LIMITS_WINDOW", "1")
     assert "is TIDINGS_LIMITS__WINDOW meant?" in problem()

@@ -107,9 +107,9 @@ def test_a_secret_of_the_demo_that_others_can_read(store: Path) -> None:
 
 
 def test_the_store(store: Path) -> None:
-    broken = look(store, inspection=Inspection(problems=("page 3 is broken",)))["store"]
+    broken = look(store, inspection=Inspection(corrupt="page 3 is broken"))["store"]
     assert (broken[0].level, "page 3 is broken" in broken[0].what) == (Level.FAIL, True)
-    used = look(store, inspection=Inspection(holder="77"))["store"]
+    used = look(store, inspection=Inspection(unavailable="in use by 77"))["store"]
     assert (used[0].level, "77" in used[0].what) == (Level.WARN, True)
     store.chmod(0o644)
     assert worst(look(store)["store"]) is Level.WARN
