@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from enum import IntFlag
+from typing import Final
 
 ID_BYTES = 16
 BUCKET_SIZE = 10_000
@@ -15,16 +15,19 @@ MAX_PAGE_ENTRIES = 100
 MAX_PAGE_BYTES = 128 * 1024
 
 
-class PageFlag(IntFlag):
-    """What a reader must know of a page before sending it."""
+class PageFlag:
+    """What a reader must know of a page before sending it: bits of `Page.flags`.
 
-    STATE = 1
+    Plain numbers: testing a bit of an enum costs as much as encoding an entry's head.
+    """
+
+    STATE: Final = 1
     """It holds an entry that changes more than the count of messages: folded when the log is
     loaded.
     """
-    REMOVAL = 2
+    REMOVAL: Final = 2
     """Its last entry ends a membership."""
-    PERSONAL = 4
+    PERSONAL: Final = 4
     """It needs a view of its own for each reader and must be decoded."""
 
 
