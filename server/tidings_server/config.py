@@ -262,6 +262,10 @@ def load(path: Path | None = None) -> Settings:
     unknown = [n for n in environ if _is_ours(n) and _variable(n) not in _variables()]
     if unknown:
         raise ConfigError("; ".join(_unknown_variable(n) for n in sorted(unknown)))
+    # To pydantic-settings such names are orders, not settings.
+    for name in given:
+        if name.startswith("_"):
+            raise ConfigError(f"{name}: is no setting (in {path})")
     try:
         return Settings(**given)
     except ValidationError as problem:
