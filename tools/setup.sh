@@ -57,10 +57,10 @@ take_promtool() {
   local folder
   folder=$(mktemp -d)
   say "taking promtool from Debian's package prometheus"
-  if ! (cd "$folder" && apt-get download -qq prometheus >/dev/null 2>&1); then
+  if ! (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root prometheus >/dev/null 2>&1); then
     [ "$(id -u)" -eq 0 ] || fail "the package lists are missing; please run as root: apt-get update"
     apt-get update -qq >/dev/null
-    (cd "$folder" && apt-get download -qq prometheus >/dev/null)
+    (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root prometheus >/dev/null)
   fi
   dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$folder/promtool"
   install -m 755 "$folder/promtool" .venv/bin/promtool
