@@ -19,7 +19,7 @@ from tidings_server.storage.sqlite.connection import (
     rewrite_wal,
     truncate_wal,
 )
-from tidings_server.storage.sqlite.lock import FileLock
+from tidings_server.storage.sqlite.lock import FileLock, lock_path
 from tidings_server.storage.sqlite.options import SqliteOptions
 from tidings_server.storage.sqlite.schema import migrate
 
@@ -43,7 +43,7 @@ class Database:
 
     def __init__(self, options: SqliteOptions) -> None:
         self._options = options
-        self._lock = FileLock(options.path.with_name(options.path.name + ".lock"))
+        self._lock = FileLock(lock_path(options.path))
         # A reader that opens a connection while there is no other rebuilds the index of the write-ahead log from the
         # file, and may see commits in it that failed. So readers open only while the writer is healthy.
         self._gate = Lock()

@@ -51,6 +51,11 @@ class FileLock:
             os.close(fd)
 
 
+def lock_path(database: Path) -> Path:
+    """The side file of a database file."""
+    return database.with_name(database.name + ".lock")
+
+
 def _same_file(fd: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
