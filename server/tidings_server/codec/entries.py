@@ -38,8 +38,9 @@ class EntryEncoder:
 
     def encode(self, seq: int, ordinal: int, change_id: str, user_id: str, body: Body) -> bytes:
         """One entry. `change_id` is a UUID in text form."""
-        posted = isinstance(body, MessagePosted)
-        tail = element(0x42, body.content) if posted else _encode_body(body)
+        tail = (
+            element(0x42, body.content) if isinstance(body, MessagePosted) else _encode_body(body)
+        )
         raw_user = user_id.encode()
         entry = b"".join(
             (

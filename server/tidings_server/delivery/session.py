@@ -33,7 +33,7 @@ from .catch_up import CatchUp
 from .outbox import Outbox, Sink
 from .position import Position, Window
 from .resume import visible_ranges
-from .sync import synchronise
+from .sync import SyncPlan, synchronise
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _FAREWELL_S = 2.0
+_SYNC_RETRY_S = 0.5
 
 Verify = Callable[[str], Awaitable[Principal]]
 
@@ -364,14 +365,7 @@ class Session:
     # Synchronising
 
     async def _synchronise(self, command_id: int, hello: c.Hello) -> None:
-        while True:
-            try:
-                plan = await synchronise(self, hello, self._services)
-                break
-            except (StoreUnavailable, DomainError) as problem:
-                self._services.counters.store_errors += 1
-                log.warning("sync_waits", cause=str(problem), session=self.id)
-                await asyncio.sleep(0.5)
+        plan = await self._plan(hello)
         self._result(command_id, "hello", c.Welcomed(plan.refused))
         assert self._syncing is not None
         for position, passed in plan.starts:
@@ -392,6 +386,16 @@ class Session:
             if position.sent < position.end:
                 self._catch_up.lag(position)
         self._synced()
+
+    async def _plan(self, hello: c.Hello) -> SyncPlan:
+        """Where the session starts, as soon as the store can tell."""
+        while True:
+            try:
+                return await synchronise(self, hello, self._services)
+            except (StoreUnavailable, DomainError) as problem:
+                self._services.counters.store_errors += 1
+                log.warning("sync_waits", cause=str(problem), session=self.id)
+                await asyncio.sleep(_SYNC_RETRY_S)
 
     def _level(self, position: Position) -> None:
         if self._syncing is not None:

@@ -74,7 +74,9 @@ async def _visible(
     user = session.principal.user_id
     inbox = inbox_log(user)
     # The inbox is there for everybody, if only to be joined.
-    found = {inbox: (heads.get(inbox, Head(0, 0, 0, b"")), ((1, OPEN_END),))}
+    found: dict[str, tuple[Head, Ranges]] = {
+        inbox: (heads.get(inbox, Head(0, 0, 0, b"")), ((1, OPEN_END),))
+    }
     conversations = [log for log in heads if log != inbox]
     rows = await services.store.memberships_of(user, conversations)
     for log in conversations:

@@ -117,7 +117,7 @@ class History:
 
 def _split(pages: Sequence[Page], first: int, last: int) -> list[bytes]:
     """The entries from `first` to `last`, one by one, of pages that follow each other."""
-    parts = []
+    parts: list[bytes] = []
     for page in pages:
         body = cut(page, first, last)
         parts.extend(body[begin:end] for begin, end in pieces(body))

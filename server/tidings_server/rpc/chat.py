@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import grpc
 
@@ -35,7 +34,7 @@ class _StreamSink:
             raise ConnectionError("the stream has ended") from problem
 
 
-def chat_service(node: Node) -> grpc.GenericRpcHandler[Any, Any]:
+def chat_service(node: Node) -> grpc.GenericRpcHandler:
     """The handler of ChatService."""
 
     async def chat(frames: AsyncIterator[bytes], context: Context) -> None:

@@ -37,7 +37,7 @@ UNARY: tuple[ServiceDescriptor, ...] = (
 Call = Callable[[Message, grpc.aio.ServicerContext[Any, Any]], Awaitable[Message]]
 
 
-def unary_services(node: Node) -> list[grpc.GenericRpcHandler[Any, Any]]:
+def unary_services(node: Node) -> list[grpc.GenericRpcHandler]:
     """The handlers of all services with unary methods."""
     return [
         grpc.method_handlers_generic_handler(
