@@ -35,7 +35,9 @@ class ChatRequest(_message.Message):
     ACKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]:
-        """Commands in the order in which they are to be taken. At most 1,000 a frame; otherwise each is refused with TOO_LARGE."""
+        """Commands in the order in which they are to be taken. At most 1,000 a frame; otherwise the frame is refused with
+        TOO_LARGE, and nothing of it is carried out.
+        """
 
     @_builtins.property
     def acks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ack]:

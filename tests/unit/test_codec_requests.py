@@ -1,0 +1,570 @@
+"""Requests: every field's bad values are refused with their reason and name, and good ones become commands."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+
+import pytest
+from google.protobuf.message import DecodeError, Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.made import LOG
+from tidings.v1 import (
+    chat_service_pb2,
+    conversation_pb2,
+    conversation_service_pb2,
+    message_pb2,
+    message_service_pb2,
+    presence_service_pb2,
+    receipt_service_pb2,
+)
+from tidings_server.codec.requests import MAX_COMMANDS_IN_FRAME, RequestReader, cursor_problem
+from tidings_server.core import commands as c
+from tidings_server.core.entries import ConversationKind, NewMember, Role
+from tidings_server.core.ids import id_bytes
+from tidings_server.core.limits import Limits
+from tidings_server.errors import Code, DomainError, Reason
+
+ID = "0198c1f4-2a3b-7c4d-8e5f-60718293a4b5"
+OTHER_ID = "0198c1f4-2a3b-7c4d-8e5f-60718293a4b6"
+UUID4 = "9b2f8c1e-3d4a-4b5c-8d6e-7f8091a2b3c4"
+CHANGE = c.ChangeId(ID, id_bytes(ID), 0x0198C1F42A3B)
+OTHER_CHANGE = c.ChangeId(OTHER_ID, id_bytes(OTHER_ID), 0x0198C1F42A3B)
+LIMITS = Limits()
+READER = RequestReader(LIMITS)
+LONG_USER = "u" * 129
+FOREVER = 2**62 + 1
+
+Member = conversation_pb2.Member
+ChatRequest = chat_service_pb2.ChatRequest
+
+# A valid request of each kind, and the command that it is.
+GOOD: list[tuple[Message, c.Command]] = [
+    (
+        chat_service_pb2.Hello(),
+        c.Hello("", {}, LIMITS.window, LIMITS.catch_up_limit, ""),
+    ),
+    (
+        chat_service_pb2.Hello(
+            incarnation="one",
+            cursors=[chat_service_pb2.Cursor(conversation_id=LOG, seq=7)],
+            window=8192,
+            catch_up_limit=1,
+            client="a client",
+        ),
+        c.Hello("one", {LOG: 7}, 8192, 1, "a client"),
+    ),
+    (chat_service_pb2.RefreshToken(token="t"), c.RefreshToken("t")),
+    (
+        message_pb2.SendMessageRequest(
+            conversation_id=LOG,
+            message_id=ID,
+            content=message_pb2.MessageContent(text=" x ", reply_to_message_id=OTHER_ID),
+            after_message_id=OTHER_ID,
+        ),
+        c.SendMessage(
+            LOG,
+            CHANGE,
+            message_pb2.MessageContent(
+                text=" x ", reply_to_message_id=OTHER_ID
+            ).SerializeToString(),
+            OTHER_CHANGE,
+        ),
+    ),
+    (
+        receipt_service_pb2.MarkDeliveredRequest(conversation_id=LOG, seq=1),
+        c.MarkDelivered(LOG, 1),
+    ),
+    (receipt_service_pb2.MarkReadRequest(conversation_id=LOG, seq=2**62), c.MarkRead(LOG, 2**62)),
+    (
+        conversation_service_pb2.CreateConversationRequest(
+            kind=conversation_pb2.CONVERSATION_KIND_DIRECT, user_ids=["bob", "bob"]
+        ),
+        c.CreateConversation(ConversationKind.DIRECT, ("bob",)),
+    ),
+    (
+        conversation_service_pb2.CreateConversationRequest(
+            kind=conversation_pb2.CONVERSATION_KIND_GROUP,
+            request_id=ID,
+            title="Plan",
+            user_ids=["bob", "carol", "bob"],
+        ),
+        c.CreateConversation(ConversationKind.GROUP, ("bob", "carol"), "Plan", CHANGE),
+    ),
+    (
+        conversation_service_pb2.AddMembersRequest(
+            conversation_id=LOG,
+            request_id=ID,
+            members=[
+                Member(user_id="bob", join_seq=9),
+                Member(user_id="carol", role=conversation_pb2.MEMBER_ROLE_OWNER),
+                Member(user_id="bob", role=conversation_pb2.MEMBER_ROLE_OWNER),
+            ],
+        ),
+        c.AddMembers(LOG, CHANGE, (NewMember("bob"), NewMember("carol", Role.OWNER))),
+    ),
+    (
+        conversation_service_pb2.RemoveMemberRequest(
+            conversation_id=LOG, request_id=ID, user_id="bob"
+        ),
+        c.RemoveMember(LOG, CHANGE, "bob"),
+    ),
+    (
+        conversation_service_pb2.LeaveConversationRequest(conversation_id=LOG, request_id=ID),
+        c.LeaveConversation(LOG, CHANGE),
+    ),
+    (
+        conversation_service_pb2.GetConversationRequest(conversation_id=LOG),
+        c.GetConversation(LOG),
+    ),
+    (conversation_service_pb2.ListConversationsRequest(), c.ListConversations(50, "")),
+    (
+        conversation_service_pb2.ListConversationsRequest(page_size=201, page_token="t"),
+        c.ListConversations(200, "t"),
+    ),
+    (
+        conversation_service_pb2.ListMembersRequest(conversation_id=LOG),
+        c.ListMembers(LOG, 100, ""),
+    ),
+    (
+        conversation_service_pb2.ListMembersRequest(conversation_id=LOG, page_size=1001),
+        c.ListMembers(LOG, 1000, ""),
+    ),
+    (
+        message_service_pb2.ListHistoryRequest(conversation_id=LOG),
+        c.ListHistory(LOG, 0, False, 50, ""),
+    ),
+    (
+        message_service_pb2.ListHistoryRequest(
+            conversation_id="inbox:alice",
+            from_seq=3,
+            order=message_service_pb2.HISTORY_ORDER_ASCENDING,
+            page_size=2000,
+            page_token="t",
+        ),
+        c.ListHistory("inbox:alice", 3, True, 1000, "t"),
+    ),
+    (
+        message_service_pb2.GetMessageRequest(conversation_id=LOG, seq=3),
+        c.GetMessage(LOG, 3, None),
+    ),
+    (
+        message_service_pb2.GetMessageRequest(conversation_id=LOG, message_id=ID),
+        c.GetMessage(LOG, 0, CHANGE),
+    ),
+    (
+        receipt_service_pb2.ListReceiptsRequest(conversation_id=LOG),
+        c.ListReceipts(LOG, 100, ""),
+    ),
+    (receipt_service_pb2.GetUnreadRequest(), c.GetUnread(())),
+    (
+        receipt_service_pb2.GetUnreadRequest(conversation_ids=[LOG, ID, LOG]),
+        c.GetUnread((LOG, ID)),
+    ),
+    (
+        presence_service_pb2.SetStatusRequest(),
+        c.SetStatus(presence_service_pb2.AVAILABILITY_AVAILABLE, ""),
+    ),
+    (
+        presence_service_pb2.SetStatusRequest(
+            availability=presence_service_pb2.AVAILABILITY_AWAY, status_text="s" * 256
+        ),
+        c.SetStatus(2, "s" * 256),
+    ),
+    (
+        presence_service_pb2.GetPresenceRequest(user_ids=["bob", "carol", "bob"]),
+        c.GetPresence(("bob", "carol")),
+    ),
+]
+
+
+@pytest.mark.parametrize(("request_", "command"), GOOD)
+def test_good_requests(request_: Message, command: c.Command) -> None:
+    assert READER.read(request_) == command
+
+
+def test_every_kind_of_request_is_among_them() -> None:
+    assert {type(request) for request, _ in GOOD} == READER.request_types
+
+
+def refusal(request: Message) -> tuple[Reason, str]:
+    with pytest.raises(DomainError) as caught:
+        READER.read(request)
+    return caught.value.reason, caught.value.field
+
+
+send = functools.partial(
+    message_pb2.SendMessageRequest,
+    conversation_id=LOG,
+    message_id=ID,
+    content=message_pb2.MessageContent(text="x"),
+)
+group = functools.partial(
+    conversation_service_pb2.CreateConversationRequest,
+    kind=conversation_pb2.CONVERSATION_KIND_GROUP,
+    request_id=ID,
+)
+direct = functools.partial(
+    conversation_service_pb2.CreateConversationRequest,
+    kind=conversation_pb2.CONVERSATION_KIND_DIRECT,
+    user_ids=["bob"],
+)
+add = functools.partial(
+    conversation_service_pb2.AddMembersRequest, conversation_id=LOG, request_id=ID
+)
+remove = functools.partial(
+    conversation_service_pb2.RemoveMemberRequest,
+    conversation_id=LOG,
+    request_id=ID,
+    user_id="bob",
+)
+leave = functools.partial(
+    conversation_service_pb2.LeaveConversationRequest, conversation_id=LOG, request_id=ID
+)
+history = functools.partial(message_service_pb2.ListHistoryRequest, conversation_id=LOG)
+text = message_pb2.MessageContent
+hello = chat_service_pb2.Hello
+
+BAD_IDS = ["", "x", ID.upper(), UUID4, ID + "0", "00000000-0000-0000-0000-000000000000"]
+BAD_LOGS = ["", "x", LOG.upper(), LOG[:-1], f"inbox:{LOG}"]
+
+BAD: list[tuple[Message, str]] = [
+    (hello(incarnation="i" * 129), "incarnation"),
+    (hello(client="c" * 129), "client"),
+    (hello(client="ä" * 65), "client"),
+    (hello(window=-1), "window"),
+    (hello(window=8193), "window"),
+    (hello(catch_up_limit=-1), "catch_up_limit"),
+    (hello(catch_up_limit=10_001), "catch_up_limit"),
+    (chat_service_pb2.RefreshToken(), "token"),
+    (chat_service_pb2.RefreshToken(token="t" * 16_385), "token"),
+    (send(content=None), "content.text"),
+    (send(content=text()), "content.text"),
+    *((send(message_id=bad), "message_id") for bad in BAD_IDS),
+    *((send(after_message_id=bad), "after_message_id") for bad in BAD_IDS if bad),
+    *(
+        (send(content=text(text="x", reply_to_message_id=bad)), "content.reply_to_message_id")
+        for bad in BAD_IDS
+        if bad
+    ),
+    *((group(request_id=bad), "request_id") for bad in BAD_IDS),
+    (group(title="t" * 257), "title"),
+    (group(title="ä" * 129), "title"),
+    (group(user_ids=["bob", ""]), "user_ids[1]"),
+    (group(user_ids=["a b"]), "user_ids[0]"),
+    (group(user_ids=[LONG_USER]), "user_ids[0]"),
+    (group(user_ids=[f"user-{i}" for i in range(500)]), "user_ids"),
+    (group(kind=conversation_pb2.CONVERSATION_KIND_UNSPECIFIED), "kind"),
+    (direct(user_ids=[]), "user_ids"),
+    (direct(user_ids=["bob", "carol"]), "user_ids"),
+    (direct(title="Plan"), "title"),
+    (direct(user_ids=[""]), "user_ids[0]"),
+    (add(members=[]), "members"),
+    (add(members=[Member(user_id=f"user-{i}") for i in range(501)]), "members"),
+    (add(members=[Member(user_id="bob"), Member()]), "members[1].user_id"),
+    *((add(request_id=bad, members=[Member(user_id="bob")]), "request_id") for bad in BAD_IDS),
+    (remove(user_id=""), "user_id"),
+    *((remove(request_id=bad), "request_id") for bad in BAD_IDS),
+    *((leave(request_id=bad), "request_id") for bad in BAD_IDS),
+    (receipt_service_pb2.MarkDeliveredRequest(conversation_id=LOG), "seq"),
+    (receipt_service_pb2.MarkDeliveredRequest(conversation_id=LOG, seq=-1), "seq"),
+    (receipt_service_pb2.MarkReadRequest(conversation_id=LOG), "seq"),
+    (receipt_service_pb2.MarkReadRequest(conversation_id=LOG, seq=FOREVER), "seq"),
+    (conversation_service_pb2.ListConversationsRequest(page_size=-1), "page_size"),
+    (conversation_service_pb2.ListConversationsRequest(page_token="t" * 513), "page_token"),
+    (history(from_seq=-1), "from_seq"),
+    (history(from_seq=FOREVER), "from_seq"),
+    (history(page_size=-1), "page_size"),
+    (history(page_token="t" * 513), "page_token"),
+    (message_service_pb2.GetMessageRequest(conversation_id=LOG), "key"),
+    (message_service_pb2.GetMessageRequest(conversation_id=LOG, seq=0), "seq"),
+    (message_service_pb2.GetMessageRequest(conversation_id=LOG, seq=-1), "seq"),
+    *(
+        (message_service_pb2.GetMessageRequest(conversation_id=LOG, message_id=bad), "message_id")
+        for bad in BAD_IDS
+    ),
+    (receipt_service_pb2.ListReceiptsRequest(conversation_id=LOG, page_size=-1), "page_size"),
+    (receipt_service_pb2.GetUnreadRequest(conversation_ids=[LOG, "x"]), "conversation_ids[1]"),
+    (receipt_service_pb2.GetUnreadRequest(conversation_ids=[LOG] * 1001), "conversation_ids"),
+    (presence_service_pb2.SetStatusRequest(status_text="s" * 257), "status_text"),
+    (presence_service_pb2.GetPresenceRequest(), "user_ids"),
+    (presence_service_pb2.GetPresenceRequest(user_ids=["bob"] * 501), "user_ids"),
+    (presence_service_pb2.GetPresenceRequest(user_ids=["bob", "\x00"]), "user_ids[1]"),
+]
+
+
+@pytest.mark.parametrize(("request_", "field"), BAD)
+def test_bad_values(request_: Message, field: str) -> None:
+    assert refusal(request_) == (Reason.INVALID_FIELD, field)
+
+
+NAMES_A_CONVERSATION: list[Callable[[str], Message]] = [
+    lambda log: send(conversation_id=log),
+    lambda log: add(conversation_id=log, members=[Member(user_id="bob")]),
+    lambda log: remove(conversation_id=log),
+    lambda log: leave(conversation_id=log),
+    lambda log: receipt_service_pb2.MarkDeliveredRequest(conversation_id=log, seq=1),
+    lambda log: receipt_service_pb2.MarkReadRequest(conversation_id=log, seq=1),
+    lambda log: receipt_service_pb2.ListReceiptsRequest(conversation_id=log),
+    lambda log: conversation_service_pb2.GetConversationRequest(conversation_id=log),
+    lambda log: conversation_service_pb2.ListMembersRequest(conversation_id=log),
+    lambda log: message_service_pb2.GetMessageRequest(conversation_id=log, seq=1),
+]
+
+
+@pytest.mark.parametrize("log", BAD_LOGS)
+@pytest.mark.parametrize("make", NAMES_A_CONVERSATION)
+def test_bad_conversations(make: Callable[[str], Message], log: str) -> None:
+    assert refusal(make(log)) == (Reason.INVALID_FIELD, "conversation_id")
+
+
+@pytest.mark.parametrize("log", [bad for bad in BAD_LOGS if not bad.startswith("inbox:")])
+def test_history_is_of_a_conversation_or_an_inbox(log: str) -> None:
+    assert refusal(history(conversation_id=log)) == (Reason.INVALID_FIELD, "conversation_id")
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "value"),
+    [
+        (history(), "order", 3),
+        (group(), "kind", 3),
+        (presence_service_pb2.SetStatusRequest(), "availability", 4),
+        (presence_service_pb2.SetStatusRequest(), "availability", -1),
+    ],
+)
+def test_values_that_an_enumeration_lacks(request_: Message, field: str, value: int) -> None:
+    changed = type(request_)()
+    changed.CopyFrom(request_)
+    setattr(changed, field, value)
+    assert refusal(changed) == (Reason.INVALID_FIELD, field)
+
+
+def test_a_role_that_there_is_not() -> None:
+    request = add(members=[Member(user_id="bob")])
+    request.members[0].role = 3  # type: ignore[assignment]
+    assert refusal(request) == (Reason.INVALID_FIELD, "members[0].role")
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [("x" * 16_384, "x" * 16_385), ("ä" * 8192, "ä" * 8193), ("👩" * 4096, "👩" * 4097)],
+)
+def test_the_largest_text(good: str, bad: str) -> None:
+    assert isinstance(READER.read(send(content=text(text=good))), c.SendMessage)
+    request = send(content=text(text=bad))
+    assert refusal(request) == (Reason.TOO_LARGE, "content.text")
+
+
+def test_the_largest_lists() -> None:
+    READER.read(group(user_ids=[f"user-{i}" for i in range(499)]))
+    READER.read(add(members=[Member(user_id=f"user-{i}") for i in range(500)]))
+    READER.read(presence_service_pb2.GetPresenceRequest(user_ids=["bob"] * 500))
+    READER.read(receipt_service_pb2.GetUnreadRequest(conversation_ids=[LOG] * 1000))
+    cursors = [chat_service_pb2.Cursor(conversation_id=LOG, seq=i) for i in range(10_001)]
+    READER.read(hello(cursors=cursors[1:]))
+    assert refusal(hello(cursors=cursors)) == (Reason.TOO_LARGE, "cursors")
+
+
+def test_a_text_is_kept_as_it_was_sent() -> None:
+    odd = "\ufeff e\u0301 \r\n\x00 \u202e x  "
+    command = READER.read(send(content=text(text=odd)))
+    assert isinstance(command, c.SendMessage)
+    assert message_pb2.MessageContent.FromString(command.content).text == odd
+
+
+def test_a_token_does_not_show() -> None:
+    assert "secret" not in repr(READER.read(chat_service_pb2.RefreshToken(token="secret")))
+
+
+def test_requests_that_are_none() -> None:
+    assert refusal(chat_service_pb2.Cursor()) == (Reason.UNKNOWN_FIELD, "")
+
+
+# Unknown fields
+
+UNKNOWN = b"\xa0\x06\x01"  # field 100
+
+
+def with_unknown_fields(message: Message) -> Iterator[tuple[Message, str]]:
+    """Copies of a message with an unknown field in it, or in one message within it, and the path of that field."""
+
+    def paths(
+        part: Message, path: tuple[tuple[str, int], ...]
+    ) -> Iterator[tuple[tuple[str, int], ...]]:
+        yield path
+        for field, value in part.ListFields():
+            if field.message_type is not None:
+                for i, nested in enumerate(value if field.is_repeated else [value]):
+                    yield from paths(nested, (*path, (field.name, i if field.is_repeated else -1)))
+
+    for path in paths(message, ()):
+        copy = type(message)()
+        copy.CopyFrom(message)
+        part = copy
+        for name, at in path:
+            part = getattr(part, name) if at < 0 else getattr(part, name)[at]
+        part.MergeFromString(UNKNOWN)
+        yield copy, ".".join([*(name for name, _ in path), "100"])
+
+
+@pytest.mark.parametrize("request_", [request for request, _ in GOOD])
+def test_unknown_fields_at_every_level(request_: Message) -> None:
+    for changed, path in with_unknown_fields(request_):
+        assert refusal(changed) == (Reason.UNKNOWN_FIELD, path)
+
+
+def on_stream(request: Message) -> chat_service_pb2.Command | None:
+    """The command of the stream with this body, if there is one of its kind."""
+    for field in chat_service_pb2.Command.DESCRIPTOR.oneofs_by_name["command"].fields:
+        if field.message_type is request.DESCRIPTOR:
+            command = chat_service_pb2.Command(command_id=5)
+            getattr(command, field.name).CopyFrom(request)
+            return command
+    return None
+
+
+def frame_of(*commands: chat_service_pb2.Command | None) -> bytes:
+    return ChatRequest(commands=[c for c in commands if c is not None]).SerializeToString()
+
+
+def read_frame(*commands: chat_service_pb2.Command) -> list[tuple[int, str, object]]:
+    return [*READER.read_frame(frame_of(*commands)).commands]
+
+
+def frame_refusal(frame: bytes, reader: RequestReader = READER) -> tuple[Reason, Code]:
+    with pytest.raises(DomainError) as caught:
+        reader.read_frame(frame)
+    return caught.value.reason, caught.value.code
+
+
+@pytest.mark.parametrize(("request_", "taken"), GOOD)
+def test_commands_of_a_frame(request_: Message, taken: c.Command) -> None:
+    command = on_stream(request_)
+    if command is not None:
+        assert read_frame(command) == [(5, command.WhichOneof("command"), taken)]
+
+
+@pytest.mark.parametrize("request_", [request for request, _ in GOOD])
+def test_an_unknown_field_spoils_its_command_only(request_: Message) -> None:
+    good = on_stream(request_)
+    if good is None:
+        return
+    for changed, path in with_unknown_fields(good):
+        assert isinstance(changed, chat_service_pb2.Command)
+        (_, _, first), (number, _, spoilt), (_, _, last) = read_frame(good, changed, good)
+        assert not isinstance(first, DomainError)
+        assert not isinstance(last, DomainError)
+        assert number == 5
+        assert isinstance(spoilt, DomainError)
+        assert (spoilt.reason, spoilt.field) == (Reason.UNKNOWN_FIELD, path)
+
+
+def test_a_kind_of_command_that_is_not_known() -> None:
+    command = chat_service_pb2.Command(command_id=3)
+    command.MergeFromString(b"\x62\x00")  # field 12, reserved for edits
+    ((number, name, problem),) = read_frame(command)
+    assert (number, name) == (3, "")
+    assert isinstance(problem, DomainError)
+    assert (problem.reason, problem.field) == (Reason.UNKNOWN_FIELD, "12")
+
+
+def test_a_command_that_says_nothing() -> None:
+    ((number, _, problem),) = read_frame(chat_service_pb2.Command(command_id=3))
+    assert number == 3
+    assert isinstance(problem, DomainError)
+    assert problem.reason is Reason.UNKNOWN_FIELD
+
+
+def test_a_frame_from_a_newer_client_is_taken() -> None:
+    frame = chat_service_pb2.ChatRequest(
+        acks=[chat_service_pb2.Ack(conversation_id=LOG, seq=3)]
+    ).SerializeToString()
+    assert READER.read_frame(frame + UNKNOWN).acks == [(LOG, 3)]
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**63), 2**63 - 1))
+def test_numbers_and_acknowledgements_of_a_frame(number: int, seq: int) -> None:
+    frame = chat_service_pb2.ChatRequest(
+        commands=[
+            chat_service_pb2.Command(
+                command_id=number, refresh_token=chat_service_pb2.RefreshToken(token="t")
+            )
+        ],
+        acks=[chat_service_pb2.Ack(conversation_id="anything", seq=seq)],
+    )
+    read = READER.read_frame(frame.SerializeToString())
+    assert read.commands == [(number, "refresh_token", c.RefreshToken("t"))]
+    assert read.acks == [("anything", seq)]
+
+
+# Frames
+
+
+def test_frames_that_merge_are_one() -> None:
+    one = frame_of(on_stream(GOOD[0][0]))
+    assert len(READER.read_frame(one + one).commands) == 2
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [b"\xff", b"\x0a\x05", b"not protobuf at all", b"\x0a\x04\x22\x02\x0a\xff", b"\x0b"],
+)
+def test_garbage_is_no_frame(frame: bytes) -> None:
+    assert frame_refusal(frame) == (Reason.MALFORMED_FRAME, Code.INVALID_ARGUMENT)
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_taken_or_refused(frame: bytes) -> None:
+    try:
+        ChatRequest.FromString(frame)
+    except DecodeError:
+        assert frame_refusal(frame) == (Reason.MALFORMED_FRAME, Code.INVALID_ARGUMENT)
+    else:
+        READER.read_frame(frame)
+
+
+def test_text_that_is_no_utf_8_spoils_the_frame() -> None:
+    frame = frame_of(on_stream(send()))
+    spoilt = frame.replace(b"\x0a\x01x", b"\x0a\x01\xff")
+    assert spoilt != frame
+    assert frame_refusal(spoilt) == (Reason.MALFORMED_FRAME, Code.INVALID_ARGUMENT)
+
+
+def test_the_largest_frame() -> None:
+    reader = RequestReader(Limits(max_frame_bytes=200_000))
+    frame = frame_of(on_stream(send(content=text(text="x" * 199_900))))
+    # Empty acknowledgements fill it up to the byte.
+    filled = frame + b"\x12\x00" * ((200_000 - len(frame)) // 2)
+    assert len(filled) in (199_999, 200_000)
+    assert reader.read_frame(filled).commands
+    too_large = (Reason.TOO_LARGE, Code.RESOURCE_EXHAUSTED)
+    assert frame_refusal(filled + b"\x12\x00", reader) == too_large
+
+
+def test_the_most_commands_in_a_frame() -> None:
+    most = frame_of(*[on_stream(GOOD[0][0])] * MAX_COMMANDS_IN_FRAME)
+    assert len(READER.read_frame(most).commands) == MAX_COMMANDS_IN_FRAME
+    assert frame_refusal(most + b"\x0a\x00") == (Reason.TOO_LARGE, Code.RESOURCE_EXHAUSTED)
+
+
+# Cursors
+
+
+@pytest.mark.parametrize(
+    ("log", "seq", "field"),
+    [
+        (LOG, 0, None),
+        (LOG, 2**62, None),
+        ("inbox:alice", 3, None),
+        (LOG, -1, "seq"),
+        (LOG, FOREVER, "seq"),
+        ("inbox:bob", 3, "conversation_id"),
+        ("", 3, "conversation_id"),
+        (LOG.upper(), 3, "conversation_id"),
+    ],
+)
+def test_cursors(log: str, seq: int, field: str | None) -> None:
+    problem = cursor_problem(log, seq, "alice")
+    assert (problem.field if problem is not None else None) == field
