@@ -91,10 +91,16 @@ def dump(state: ConversationState) -> bytes:
 
 
 def load(raw: bytes) -> ConversationState:
-    """The state of a snapshot. Fields that it lacks take their defaults."""
+    """The state of a snapshot. Fields that it lacks take their defaults; one with fields of a newer version may be
+    read, not appended to.
+    """
     if not raw:
         return EMPTY
-    fields = json.loads(raw)
+    stored = json.loads(raw)
+    known = ConversationState.__dataclass_fields__
+    fields = {name: value for name, value in stored.items() if name in known}
+    if len(fields) < len(stored):
+        fields["readable_only"] = True
     if fields.get("kind") is not None:
         fields["kind"] = ConversationKind(fields["kind"])
     fields["peers"] = tuple(fields.get("peers", ()))
