@@ -1,0 +1,113 @@
+"""Recent ids: an id that was committed is never taken for a new one, whatever was forgotten."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.made import NOW_MS
+from tidings_server.core.ids import SKEW_MS, id_bytes, uuid7
+from tidings_server.messaging.recent_ids import (
+    RecentIds,
+    earliest_stamp,
+    latest_unseen,
+    offsets,
+)
+
+
+def may_be_old(recent: RecentIds, raw: bytes) -> bool:
+    """Whether an id is known, or must be looked up in the store."""
+    time_ms = int.from_bytes(raw[:6], "big")
+    return recent.find(raw) is not None or time_ms <= recent.unseen_time
+
+
+# How far each commit lies after the one before, and by how much its id is older or newer than its stamp.
+COMMITS = st.lists(
+    st.tuples(st.integers(0, 200_000), st.integers(-1_000_000, SKEW_MS)), max_size=60
+)
+
+
+@given(COMMITS, st.integers(1, 12), st.integers(0, 60), st.integers(0))
+def test_no_committed_id_counts_as_new(
+    commits: list[tuple[int, int]], capacity: int, loaded_at: int, seed: int
+) -> None:
+    rng = random.Random(seed)
+    stamp = NOW_MS
+    pages: list[tuple[int, bytes]] = []
+    for step, offset in commits:
+        stamp += step
+        pages.append((stamp, id_bytes(uuid7(stamp + offset, rng))))
+    # The log is loaded when some commits are done: those before are not in memory, the others come one by one.
+    loaded_at = min(loaded_at, len(pages))
+    before = pages[loaded_at - 1][0] if loaded_at else None
+    recent = RecentIds(latest_unseen(before) if before is not None else -1, capacity)
+    for seq, (stamp, raw) in enumerate(pages, 1):
+        if seq > loaded_at:
+            recent.add(raw, seq, stamp)
+        assert all(may_be_old(recent, earlier) for _, earlier in pages[:seq])
+
+
+@given(COMMITS, st.integers(0))
+def test_what_must_be_looked_up_lies_where_the_look_up_reads(
+    commits: list[tuple[int, int]], seed: int
+) -> None:
+    rng = random.Random(seed)
+    stamp = NOW_MS
+    for step, offset in commits:
+        stamp += step
+        raw = id_bytes(uuid7(stamp + offset, rng))
+        assert stamp >= earliest_stamp(int.from_bytes(raw[:6], "big"))
+
+
+def test_new_ids_need_no_look_up_while_senders_clocks_are_right() -> None:
+    rng = random.Random(1)
+    recent = RecentIds(-1, capacity=10)
+    for i in range(1000):
+        raw = id_bytes(uuid7(NOW_MS + i * 100, rng))
+        assert not may_be_old(recent, raw)
+        recent.add(raw, i + 1, NOW_MS + i * 100)
+
+
+def test_one_sender_ahead_of_time_does_not_send_all_others_to_the_store() -> None:
+    rng = random.Random(1)
+    recent = RecentIds(-1, capacity=10)
+    ahead = id_bytes(uuid7(NOW_MS + SKEW_MS, rng))
+    recent.add(ahead, 1, NOW_MS)
+    for i in range(1000):
+        raw = id_bytes(uuid7(NOW_MS + i * 100, rng))
+        assert not may_be_old(recent, raw)
+        recent.add(raw, i + 2, NOW_MS + i * 100)
+    assert recent.find(ahead) == 1
+
+
+def test_memory_is_bounded_whatever_the_ids_are() -> None:
+    rng = random.Random(1)
+    recent = RecentIds(-1, capacity=10)
+    ids = [id_bytes(uuid7(NOW_MS + SKEW_MS, rng)) for _ in range(1000)]
+    for seq, raw in enumerate(ids, 1):
+        recent.add(raw, seq, NOW_MS)
+        assert sum(recent.find(other) is not None for other in ids[:seq]) <= 10
+        assert all(may_be_old(recent, other) for other in ids[:seq])
+
+
+def test_an_id_that_several_senders_used() -> None:
+    recent = RecentIds(-1)
+    raw = id_bytes(uuid7(NOW_MS, random.Random(1)))
+    for seq in (3, 3, 7, 7, 9, 3):
+        recent.add(raw, seq, NOW_MS)
+    assert recent.find(raw) == (3, 7, 9)
+
+
+@given(
+    st.lists(st.binary(min_size=16, max_size=16), max_size=6), st.binary(min_size=16, max_size=16)
+)
+def test_offsets_of_an_id_in_a_page(ids: list[bytes], other: bytes) -> None:
+    for raw in {*ids, other}:
+        assert offsets(b"".join(ids), raw) == [i for i, known in enumerate(ids) if known == raw]
+
+
+def test_an_id_across_two_others_is_none() -> None:
+    ids = b"\x00" * 8 + b"\x07" * 16 + b"\x00" * 8
+    assert offsets(ids, b"\x07" * 16) == []
