@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 from ..codec.entries import EntryEncoder
 from ..core import state as folding
@@ -17,10 +18,10 @@ from ..core.pages import (
     PageFlag,
     room_in_bucket,
 )
-from ..errors import DomainError, Reason
+from ..errors import DomainError, Reason, store_unavailable
 from ..storage.base import Append
 from .log_state import LogState
-from .proposals import Committed, Proposal
+from .proposals import Committed, NoteInInbox, Proposal
 
 MAX_PENDING = 16
 
@@ -48,7 +49,7 @@ def build(
     Stops before a proposal that needs something read first; when that is the very first, there is
     no batch. None also when all were refused.
     """
-    stamp = max(now_ms, state.stamp)
+    stamp = _stamp(state, queue, now_ms)
     encoder = EntryEncoder(state.log, stamp)
     first = state.head + 1
     seq, ordinal = state.head, state.ordinal
@@ -69,6 +70,8 @@ def build(
             break
         queue.popleft()
         try:
+            if state.conversation.readable_only:
+                raise store_unavailable()
             _check_time(proposal, stamp)
             _check_after(state, proposal, taken)
             body = proposal.decide(state.conversation, state.memberships)
@@ -103,6 +106,16 @@ def build(
     page = Page(first, len(parts), stamp, ordinal, commit_id, b"".join(ids), flags, b"".join(parts))
     snapshot = folding.dump(state.conversation) if state.head % BUCKET_SIZE == 0 else None
     return Batch(Append(state.log, state.head, page, pending, snapshot), accepted, changes)
+
+
+def _stamp(state: LogState, queue: deque[Proposal], now_ms: int) -> int:
+    """The time of a commit. It may lie ahead of the clock, which may have gone back."""
+    stamp = max(now_ms, state.stamp)
+    if isinstance(queue[0], NoteInInbox):
+        # Notes are dated by their causes, which are durable: they can't be refused for lying ahead.
+        latest = max(note.id.time_ms for note in islice(queue, MAX_PAGE_ENTRIES))
+        stamp = max(stamp, latest - SKEW_MS)
+    return stamp
 
 
 def _known(state: LogState, proposal: Proposal) -> bool:
@@ -166,6 +179,6 @@ def _check_time(proposal: Proposal, stamp: int) -> None:
         raise DomainError(
             Reason.ID_AHEAD,
             "The id's time lies more than five minutes ahead of the server's clock.",
-            field="message_id",
+            field=proposal.id_field,
             metadata={"server_time_ms": str(stamp)},
         )

@@ -59,6 +59,8 @@ class Proposal(ABC):
     )
 
     changes_state = True
+    id_field = "request_id"
+    """The field of the request that names the change."""
 
     def __init__(
         self, log: str, change_id: ChangeId, user_id: str, done: Done, after: ChangeId | None = None
@@ -98,6 +100,7 @@ class PostMessage(Proposal):
 
     __slots__ = ("content",)
     changes_state = False
+    id_field = "message_id"
 
     def __init__(
         self,

@@ -597,6 +597,6 @@ def _repeated(proposal: Proposal, entry: Entry) -> Committed | DomainError:
     return DomainError(
         Reason.ID_REUSED,
         "The id was used before for other content.",
-        field="message_id",
+        field=proposal.id_field,
         metadata={"seq": str(entry.seq)},
     )

@@ -180,7 +180,7 @@ class Error(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Further facts, such as "seq" for ID_REUSED or "server_time" for ID_AHEAD."""
+        """Further facts, such as "seq" for ID_REUSED, or "server_time_ms", milliseconds since the Unix epoch, for ID_AHEAD."""
 
     def __init__(
         self,
