@@ -149,8 +149,11 @@ def test_unknown_names_in_the_environment_are_errors(
     assert problem().startswith(f"{name} in the environment is no setting")
 
 
-def test_names_of_clients_are_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TIDINGS_TOKEN", "eyJ")
+@pytest.mark.parametrize(
+    "name", ["TIDINGS_TOKEN", "TIDINGS_SERVER", "TIDINGS_DEVICE", "TIDINGS_CHAT_THEME"]
+)
+def test_names_of_clients_are_left_to_them(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "eyJ")
     load()
 
 
