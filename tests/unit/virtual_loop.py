@@ -7,13 +7,15 @@ import selectors
 from collections.abc import Callable
 from selectors import SelectorKey
 
+_LONGEST_S = 86_400.0
+
 
 class NothingLeft(RuntimeError):
-    """Everything waits, and nothing is due: in real time the test would hang for ever."""
+    """Everything waits, and nothing will come: in real time the test would hang for ever."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Hours pass at once. For code without threads and sockets."""
+    """Hours pass at once, a day at most. For code without threads and sockets."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -25,6 +27,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _jump(self, seconds: float) -> None:
         self._now += seconds
+        if self._now > _LONGEST_S:
+            raise NothingLeft
 
 
 class _JumpingSelector(selectors.SelectSelector):
