@@ -185,11 +185,11 @@ class Sequencer:
         it.
         """
         self._closed = True
-        for entry in self._logs.values():
-            self._refuse_queue(entry, store_unavailable())
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for entry in self._logs.values():
+            self._refuse_queue(entry, store_unavailable())
 
     # The hot path
 
@@ -243,7 +243,7 @@ class Sequencer:
                 return
             # A fault of the store's own: nothing is known of the outcome.
             log.error("append_failed", log=entry.name, exc_info=problem)
-            self._run(entry, self._settle(entry, batch, span))
+            self._unsettled(entry, batch, span)
             return
         answer = future.result()
         if answer is APPLIED:
@@ -254,6 +254,12 @@ class Sequencer:
             self._advance(entry)
         elif isinstance(answer, Conflict):
             self._run(entry, self._conflict(entry, batch, span))
+        else:
+            self._unsettled(entry, batch, span)
+
+    def _unsettled(self, entry: _Log, batch: Batch, span: Span | None) -> None:
+        if self._closed:
+            _tell_unknown(batch)
         else:
             self._run(entry, self._settle(entry, batch, span))
 
@@ -426,7 +432,9 @@ class Sequencer:
         self._counters.conflicts += 1
         if span is not None:
             self._tracer.end(span, "CONFLICT")
-        for proposal, _ in reversed(batch.accepted):
+        # They are none of the batch's any more: nobody must be told twice.
+        accepted, batch.accepted = batch.accepted, []
+        for proposal, _ in reversed(accepted):
             # What was looked up before the others appended proves nothing of what they did.
             proposal.absent_upto, proposal.after_found = -1, None
             entry.queue.appendleft(proposal)
@@ -519,9 +527,10 @@ class Sequencer:
     def _log(self, name: str) -> _Log:
         entry = self._logs.get(name)
         if entry is None:
-            entry = self._logs[name] = _Log(name)
-            if len(self._logs) > self._max_idle_logs:
+            # Before it is there: it has nothing to hold it yet.
+            if len(self._logs) >= self._max_idle_logs:
                 self._evict()
+            entry = self._logs[name] = _Log(name)
         else:
             self._logs.move_to_end(name)
         return entry
@@ -553,6 +562,8 @@ class Sequencer:
 
     def _idle(self, entry: _Log) -> None:
         entry.busy = False
+        if self._closed:
+            self._refuse_queue(entry, store_unavailable())
         waiters, entry.waiters = entry.waiters, []
         for waiter in waiters:
             _resolve(waiter)
