@@ -38,7 +38,7 @@ async def until(condition: Callable[[], T], *, seconds: float = 60) -> T:
         if found:
             return found
         assert asyncio.get_running_loop().time() < deadline, "the condition does not come true"
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.002)
 
 
 async def settled() -> None:

@@ -1,0 +1,717 @@
+"""The sequencer over a store that misbehaves: what is acknowledged is there once, and everybody is answered once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.unit.made import content
+from tests.unit.world import HOUR_MS, World, settled, until
+from tidings_server.core import commands as c
+from tidings_server.core.entries import MembersAdded, MessagePosted, NewMember
+from tidings_server.core.pages import BUCKET_SIZE
+from tidings_server.errors import DomainError, Reason
+from tidings_server.messaging import lookup
+from tidings_server.messaging.effects import MembershipEffects
+from tidings_server.messaging.proposals import Committed, PostMessage
+from tidings_server.messaging.sequencer import SETTLE_DEADLINE_S, Sequencer
+from tidings_server.storage.base import Append
+from tidings_server.storage.memory import Fate, Happens, MemoryStore, RandomFaults
+from tidings_server.telemetry.counters import Counters
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Sent:
+    """Messages under way, with what each of them was answered."""
+
+    def __init__(self, sequencer: Sequencer, world: World) -> None:
+        self.sequencer = sequencer
+        self.world = world
+        self.answers: dict[str, list[Committed | DomainError]] = {}
+        self.texts: dict[str, str] = {}
+
+    def post(self, log: str, user: str, text: str, *, again: str = "", after: str = "") -> str:
+        change = self.world.change_id(again)
+        answers = self.answers.setdefault(change.text, [])
+        self.texts[change.text] = text
+        self.sequencer.submit(
+            PostMessage(
+                log,
+                change,
+                user,
+                answers.append,
+                content(text),
+                self.world.change_id(after) if after else None,
+            )
+        )
+        return change.text
+
+    async def answered(self) -> None:
+        await until(lambda: all(self.answers.values()))
+
+    def seq(self, change: str) -> int:
+        (answer,) = self.answers[change]
+        assert isinstance(answer, Committed), answer
+        return answer.seq
+
+    def reason(self, change: str) -> Reason:
+        (answer,) = self.answers[change]
+        assert isinstance(answer, DomainError), answer
+        return answer.reason
+
+
+@pytest.fixture
+async def world() -> World:
+    return await World().start()
+
+
+@pytest.fixture
+async def log(world: World) -> str:
+    """A group of alice and bob, its creation being entry 1."""
+    return await world.group("alice", "bob")
+
+
+@pytest.fixture
+def sent(world: World) -> Sent:
+    return Sent(world.node.sequencer, world)
+
+
+async def refusal(world: World, user: str, command: c.Command) -> DomainError:
+    with pytest.raises(DomainError) as caught:
+        await world.execute(user, command)
+    return caught.value
+
+
+# Group commit
+
+
+async def test_what_arrives_together_is_committed_together(
+    world: World, log: str, sent: Sent
+) -> None:
+    before = world.script.calls["append"]
+    ids = [sent.post(log, "alice", str(i)) for i in range(50)]
+    await sent.answered()
+    assert world.script.calls["append"] == before + 1
+    assert [sent.seq(i) for i in ids] == list(range(2, 52))
+
+
+async def test_one_commit_of_a_log_is_under_way(world: World, log: str, sent: Sent) -> None:
+    world.script.always["append"] = Fate(before=0.5, after=0.5)
+    before = world.script.calls["append"]
+    first = sent.post(log, "alice", "first")
+    await settled()
+    others = [sent.post(log, "alice", str(i)) for i in range(20)]
+    await settled()
+    assert world.script.calls["append"] == before + 1
+    await sent.answered()
+    assert world.script.calls["append"] == before + 2
+    assert [sent.seq(i) for i in (first, *others)] == list(range(2, 23))
+
+
+async def test_nobody_is_told_before_the_page_is_durable(
+    world: World, log: str, sent: Sent
+) -> None:
+    world.script.plan("append", Fate(before=2, after=1))
+    change = sent.post(log, "alice", "x")
+    await until(lambda: len(world.entries(log)) == 2)
+    assert not sent.answers[change]
+    await sent.answered()
+
+
+async def test_logs_do_not_wait_for_each_other(world: World, log: str, sent: Sent) -> None:
+    other = await world.group("alice", "carol")
+    world.script.plan("append", Fate(before=3))
+    slow = sent.post(log, "alice", "x")
+    await settled()
+    quick = sent.post(other, "carol", "y")
+    await settled()
+    assert sent.seq(quick) == 2
+    assert not sent.answers[slow]
+    await sent.answered()
+
+
+async def test_the_store_is_not_read_for_a_message_in_a_log_that_is_known(
+    world: World, log: str, sent: Sent
+) -> None:
+    await world.post(log, "alice")
+    before = world.script.calls.copy()
+    sent.post(log, "alice", "x")
+    await sent.answered()
+    assert world.script.calls - before == {"append": 1}
+
+
+async def test_a_bucket_border_between_two_messages(world: World, log: str, sent: Sent) -> None:
+    for _ in range((BUCKET_SIZE - 2) // 100 + 2):
+        for _ in range(100):
+            sent.post(log, "alice", "x")
+        await asyncio.sleep(0.01)
+    await sent.answered()
+    entries = world.entries(log)
+    assert len(entries) > BUCKET_SIZE
+    assert BUCKET_SIZE in {page.last_seq for page in world.pages(log)}
+    await world.restart()
+    assert await world.post(log, "bob") == len(entries) + 1
+    assert (await world.node.sequencer.view(log, "bob")).conversation.member_count == 2
+
+
+# The same id again
+
+
+async def test_the_same_id_again_is_the_same_position(world: World, log: str, sent: Sent) -> None:
+    first = await world.post(log, "alice", "one", change_id=(change := world.new_id()))
+    assert await world.post(log, "alice", "one", change_id=change) == first
+    assert world.texts(log) == ["one"]
+
+
+async def test_the_same_id_twice_in_one_batch(world: World, log: str, sent: Sent) -> None:
+    change = sent.post(log, "alice", "one")
+    sent.post(log, "alice", "one", again=change)
+    sent.post(log, "alice", "one", again=change)
+    await until(lambda: len(sent.answers[change]) == 3)
+    one, *others = sent.answers[change]
+    assert others == [one, one]
+    assert world.texts(log) == ["one"]
+
+
+async def test_an_id_used_again_for_something_else(world: World, log: str) -> None:
+    seq = await world.post(log, "alice", "one", change_id=(change := world.new_id()))
+    problem = await refusal(world, "alice", world.message(log, "two", change_id=change))
+    assert (problem.reason, problem.field) == (Reason.ID_REUSED, "message_id")
+    assert problem.metadata == {"seq": str(seq)}
+    problem = await refusal(
+        world, "alice", c.AddMembers(log, world.change_id(change), (NewMember("carol"),))
+    )
+    assert (problem.reason, problem.field) == (Reason.ID_REUSED, "request_id")
+    assert world.texts(log) == ["one"]
+
+
+async def test_an_id_is_its_senders_own(world: World, log: str) -> None:
+    change = world.new_id()
+    assert await world.post(log, "alice", "hers", change_id=change) == 2
+    assert await world.post(log, "bob", "his", change_id=change) == 3
+    assert await world.post(log, "alice", "hers", change_id=change) == 2
+    assert await world.post(log, "bob", "his", change_id=change) == 3
+    await world.restart()
+    assert await world.post(log, "bob", "his", change_id=change) == 3
+    assert world.texts(log) == ["hers", "his"]
+
+
+async def test_the_same_id_after_a_restart(world: World, log: str) -> None:
+    ids = [world.new_id() for _ in range(5)]
+    seqs = [await world.post(log, "alice", change_id=i) for i in ids]
+    await world.restart()
+    assert [await world.post(log, "alice", change_id=i) for i in ids] == seqs
+    assert len(world.entries(log)) == 6
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_late_retries(world: World, log: str, restart: bool) -> None:
+    """However late, and however much was posted since: the id tells where to look."""
+    first = await world.post(log, "alice", "early", change_id=(early := world.new_id()))
+    for _ in range(30):
+        world.clock.step(HOUR_MS)
+        await world.post(log, "bob")
+    if restart:
+        await world.restart()
+    assert await world.post(log, "alice", "early", change_id=early) == first
+    assert world.texts(log).count("early") == 1
+
+
+async def test_a_message_made_long_ago_and_never_sent(world: World, log: str) -> None:
+    old = world.new_id()
+    for _ in range(5):
+        world.clock.step(HOUR_MS)
+        await world.post(log, "bob")
+    await world.restart()
+    assert await world.post(log, "alice", "at last", change_id=old) == 7
+    assert await world.post(log, "alice", "at last", change_id=old) == 7
+
+
+async def test_a_retry_of_who_was_removed_meanwhile(world: World, log: str) -> None:
+    seq = await world.post(log, "bob", "last words", change_id=(change := world.new_id()))
+    await world.remove(log, "alice", "bob")
+    assert await world.post(log, "bob", "last words", change_id=change) == seq
+    problem = await refusal(world, "bob", world.message(log, "more"))
+    assert problem.reason is Reason.CONVERSATION_NOT_FOUND
+
+
+async def test_clocks_that_go_back(world: World, log: str) -> None:
+    """Stamps stay where they were, so that every id is still found."""
+    ids = [world.new_id()]
+    await world.post(log, "alice", change_id=ids[0])
+    for step in (-2 * HOUR_MS, 1000, HOUR_MS // 2, -HOUR_MS):
+        world.clock.step(step)
+        ids.append(world.new_id())
+        await world.post(log, "alice", change_id=ids[-1])
+        await world.add(log, "alice", f"user-{len(ids)}")
+        await world.restart()
+    stamps = [page.stamp for page in world.pages(log)]
+    assert stamps == sorted(stamps)
+    count = len(world.entries(log))
+    for change in ids:
+        await world.post(log, "alice", change_id=change)
+    assert len(world.entries(log)) == count
+
+
+async def test_a_look_up_has_a_budget(
+    world: World, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "_MOST_PAGES", 20)
+    monkeypatch.setattr(lookup, "_PAGES_AT_ONCE", 10)
+    early = world.new_id()
+    for _ in range(30):
+        world.clock.step(HOUR_MS)
+        await world.post(log, "bob")
+    await world.restart()
+    problem = await refusal(world, "alice", world.message(log, change_id=early))
+    assert problem.reason is Reason.OUTCOME_UNKNOWN
+    assert len(world.entries(log)) == 31
+
+
+async def test_nobody_looks_further_back_than_the_senders_joining(
+    world: World, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "_MOST_PAGES", 20)
+    monkeypatch.setattr(lookup, "_PAGES_AT_ONCE", 10)
+    early = world.new_id()
+    for _ in range(30):
+        world.clock.step(HOUR_MS)
+        await world.post(log, "bob")
+    await world.add(log, "alice", "carol")
+    await world.restart()
+    assert await world.post(log, "carol", change_id=early) == 33
+
+
+async def test_a_change_of_members_again(world: World, log: str) -> None:
+    add = c.AddMembers(log, world.change_id(), (NewMember("carol"), NewMember("bob")))
+    assert await world.execute("alice", add) == c.MembersChanged(c.AddMembers, 2)
+    remove = c.RemoveMember(log, world.change_id(), "carol")
+    assert await world.execute("alice", remove) == c.MembersChanged(c.RemoveMember, 3)
+    leave = c.LeaveConversation(log, world.change_id())
+    assert await world.execute("bob", leave) == c.MembersChanged(c.LeaveConversation, 4)
+    await world.restart()
+    assert await world.execute("alice", add) == c.MembersChanged(c.AddMembers, 2)
+    assert await world.execute("alice", remove) == c.MembersChanged(c.RemoveMember, 3)
+    assert await world.execute("bob", leave) == c.MembersChanged(c.LeaveConversation, 4)
+    assert len(world.entries(log)) == 4
+
+
+# Predecessors
+
+
+async def test_an_order_of_predecessors_over_commits(world: World, log: str, sent: Sent) -> None:
+    world.script.always["append"] = Fate(after=0.2)
+    ids: list[str] = []
+    for i in range(250):
+        ids.append(sent.post(log, "alice", str(i), after=ids[-1] if ids else ""))
+    await sent.answered()
+    assert [sent.seq(i) for i in ids] == list(range(2, 252))
+    assert world.texts(log) == [str(i) for i in range(250)]
+
+
+async def test_a_predecessor_that_failed_holds_up_those_after_it(
+    world: World, log: str, sent: Sent
+) -> None:
+    world.script.plan("append", Fate(Happens.REFUSED, after=1))
+    first = sent.post(log, "alice", "1")
+    await settled()
+    second = sent.post(log, "alice", "2", after=first)
+    third = sent.post(log, "alice", "3", after=second)
+    await sent.answered()
+    assert sent.reason(first) is Reason.STORE_UNAVAILABLE
+    assert sent.reason(second) is Reason.PREDECESSOR_MISSING
+    assert sent.reason(third) is Reason.PREDECESSOR_MISSING
+    # Sent again in order, they take their places.
+    for change, text, after in (
+        (first, "1", ""),
+        (second, "2", first),
+        (third, "3", second),
+    ):
+        sent.answers[change].clear()
+        sent.post(log, "alice", text, again=change, after=after)
+    await sent.answered()
+    assert world.texts(log) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_predecessor_of_long_ago(world: World, log: str, restart: bool) -> None:
+    first = world.new_id()
+    await world.post(log, "alice", "1", change_id=first)
+    never = world.new_id()
+    for _ in range(3):
+        world.clock.step(HOUR_MS)
+        await world.post(log, "bob")
+    if restart:
+        await world.restart()
+    assert await world.post(log, "alice", "2", after=first) == 6
+    problem = await refusal(world, "alice", world.message(log, "3", after=never))
+    assert problem.reason is Reason.PREDECESSOR_MISSING
+
+
+# A store that fails
+
+
+async def test_a_store_that_refuses(world: World, log: str, sent: Sent) -> None:
+    world.script.plan("append", Happens.REFUSED)
+    change = sent.post(log, "alice", "x")
+    await sent.answered()
+    assert sent.reason(change) is Reason.STORE_UNAVAILABLE
+    assert len(world.entries(log)) == 1
+    assert await world.post(log, "alice", "x", change_id=change) == 2
+
+
+@pytest.mark.parametrize("method", ["heads", "snapshot", "read_flagged", "read_ids", "memberships"])
+async def test_a_log_that_can_not_be_loaded(world: World, log: str, method: str) -> None:
+    await world.post(log, "alice")
+    await world.restart()
+    world.script.plan(method, Happens.REFUSED)
+    problem = await refusal(world, "alice", world.message(log, "x"))
+    assert problem.reason is Reason.STORE_UNAVAILABLE
+    assert problem.retry_after_ms
+    assert await world.post(log, "alice", "x") == 3
+
+
+async def test_members_that_can_not_be_noted(world: World, log: str) -> None:
+    """The index is written first: without it the change must not be committed."""
+    world.script.plan("put_user_logs", Happens.REFUSED)
+    add = c.AddMembers(log, world.change_id(), (NewMember("carol"),))
+    assert (await refusal(world, "alice", add)).reason is Reason.STORE_UNAVAILABLE
+    assert len(world.entries(log)) == 1
+    assert await world.execute("alice", add) == c.MembersChanged(c.AddMembers, 2)
+
+
+@pytest.mark.parametrize(
+    "fates",
+    [
+        [Happens.UNSURE_DONE],
+        [Happens.UNSURE_LOST],
+        [Happens.UNSURE_LOST, Happens.UNSURE_LOST, Happens.UNSURE_DONE],
+        [Fate(Happens.UNSURE_LATE, late=0.001)],
+        [Fate(Happens.UNSURE_LATE, late=1.0)],
+        [Fate(Happens.UNSURE_LATE, late=1.0), Happens.UNSURE_DONE, Happens.UNSURE_LOST],
+        [Happens.UNSURE_LOST, Happens.REFUSED, Happens.REFUSED],
+        [Happens.UNSURE_DONE, Happens.REFUSED, Happens.UNSURE_LOST, Happens.REFUSED],
+    ],
+)
+async def test_an_unknown_outcome_is_settled(
+    world: World, log: str, sent: Sent, fates: list[Happens | Fate]
+) -> None:
+    world.script.plan("append", *fates)
+    ids = [sent.post(log, "alice", str(i)) for i in range(3)]
+    await settled()
+    later = sent.post(log, "bob", "later")
+    await sent.answered()
+    await asyncio.sleep(5)
+    assert [sent.seq(i) for i in (*ids, later)] == [2, 3, 4, 5]
+    assert world.texts(log) == ["0", "1", "2", "later"]
+    for change in ids:
+        assert await world.post(log, "alice", sent.texts[change], change_id=change) == sent.seq(
+            change
+        )
+    assert len(world.entries(log)) == 5
+
+
+@pytest.mark.parametrize("done", [Happens.UNSURE_DONE, Happens.UNSURE_LOST])
+async def test_an_outcome_that_stays_unknown(
+    world: World, log: str, sent: Sent, done: Happens
+) -> None:
+    world.script.plan("append", done)
+    world.script.always["append"] = Fate(Happens.UNSURE_LOST)
+    change = sent.post(log, "alice", "x")
+    await settled()
+    waiting = sent.post(log, "alice", "waits", after=change)
+    began = world.clock.now_ms()
+    await sent.answered()
+    assert sent.reason(change) is Reason.OUTCOME_UNKNOWN
+    assert sent.reason(waiting) is Reason.STORE_UNAVAILABLE
+    assert world.clock.now_ms() - began <= SETTLE_DEADLINE_S * 1000 + 10
+    # Nobody waits for a log of which nothing is known.
+    assert (await refusal(world, "bob", world.message(log))).reason is Reason.STORE_UNAVAILABLE
+    del world.script.always["append"]
+    await until(lambda: len(world.entries(log)) == 2)
+    # Whoever sends the same id again learns its one position.
+    await asyncio.sleep(1)
+    assert [await world.post(log, "alice", "x", change_id=change) for _ in range(3)] == [2, 2, 2]
+    assert world.texts(log) == ["x"]
+
+
+async def test_a_store_with_a_fault_of_its_own(
+    world: World, log: str, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = world.store.append
+    calls: list[Append] = []
+
+    def broken(request: Append) -> asyncio.Future[object]:
+        calls.append(request)
+        if len(calls) > 1:
+            return append(request)  # type: ignore[return-value]
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        future.set_exception(RuntimeError("a bug"))
+        return future
+
+    monkeypatch.setattr(world.store, "append", broken)
+    with capture_logs() as logs:
+        change = sent.post(log, "alice", "x")
+        await sent.answered()
+    assert sent.seq(change) == 2
+    assert "append_failed" in [line["event"] for line in logs]
+    assert calls[0] is calls[1], "the identical append is sent again"
+
+
+async def test_a_fault_of_the_server_refuses_what_waits_and_is_over(
+    world: World, log: str, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.restart()
+    sent.sequencer = world.node.sequencer
+
+    async def broken(*_: object) -> object:
+        raise RuntimeError("a bug")
+
+    with capture_logs() as logs, monkeypatch.context() as patch:
+        patch.setattr(world.store, "snapshot", broken)
+        change = sent.post(log, "alice", "x")
+        await sent.answered()
+    assert sent.reason(change) is Reason.INTERNAL
+    assert [line["event"] for line in logs] == ["sequencer_failed"]
+    assert await world.post(log, "alice", "x") == 2
+
+
+# Others that append
+
+
+async def append_elsewhere(world: World, log: str, user: str, text: str) -> None:
+    """Another node posts a message."""
+    other = MemoryStore(world.disk, new_id=world.new_id)
+    await other.open()
+    node = Sequencer(other, world.clock, random.Random(3), Counters(), lambda *_: None)
+    node.set_effects(MembershipEffects(other, node))
+    sent = Sent(node, world)
+    sent.post(log, user, text)
+    await sent.answered()
+    await node.close()
+
+
+async def test_a_conflict_is_decided_anew(world: World, log: str, sent: Sent) -> None:
+    await world.post(log, "alice", "1")
+    await append_elsewhere(world, log, "bob", "2")
+    change = sent.post(log, "alice", "3")
+    await sent.answered()
+    assert sent.seq(change) == 4
+    assert world.texts(log) == ["1", "2", "3"]
+    assert world.node.counters.conflicts == 1
+
+
+async def test_a_message_that_another_node_has_taken(world: World, log: str, sent: Sent) -> None:
+    await world.post(log, "alice", "1")
+    other = MemoryStore(world.disk, new_id=world.new_id)
+    await other.open()
+    elsewhere = Sent(
+        Sequencer(other, world.clock, random.Random(3), Counters(), lambda *_: None), world
+    )
+    change = elsewhere.post(log, "alice", "2")
+    await elsewhere.answered()
+    sent.post(log, "alice", "2", again=change)
+    await sent.answered()
+    assert sent.seq(change) == elsewhere.seq(change) == 3
+    assert world.texts(log) == ["1", "2"]
+
+
+async def test_a_conflict_of_an_unknown_outcome_with_another_node(
+    world: World, log: str, sent: Sent
+) -> None:
+    """The append was lost, and another node's page took its place: it is decided anew."""
+    world.script.plan("append", Fate(Happens.UNSURE_LOST, after=1))
+    change = sent.post(log, "alice", "mine")
+    await settled()
+    await append_elsewhere(world, log, "bob", "theirs")
+    await sent.answered()
+    assert sent.seq(change) == 3
+    assert world.texts(log) == ["theirs", "mine"]
+
+
+async def test_who_was_removed_elsewhere_posts_no_more(world: World, log: str, sent: Sent) -> None:
+    await world.post(log, "bob", "1")
+    elsewhere = World(disk=world.disk)
+    await elsewhere.start()
+    await elsewhere.remove(log, "alice", "bob")
+    change = sent.post(log, "bob", "2")
+    await sent.answered()
+    assert sent.reason(change) is Reason.CONVERSATION_NOT_FOUND
+    assert world.texts(log) == ["1"]
+    await elsewhere.stop()
+
+
+async def test_two_nodes_that_append_to_the_same_log(world: World, log: str) -> None:
+    elsewhere = World(disk=world.disk)
+    await elsewhere.start()
+    here, there = Sent(world.node.sequencer, world), Sent(elsewhere.node.sequencer, elsewhere)
+    world.script.always["append"] = elsewhere.script.always["append"] = Fate(before=0.01)
+    for i in range(30):
+        here.post(log, "alice", f"alice {i}")
+        there.post(log, "bob", f"bob {i}")
+        await asyncio.sleep(0.003)
+    await here.answered()
+    await there.answered()
+    for sent in (here, there):
+        for change, text in sent.texts.items():
+            entry = world.entries(log)[sent.seq(change) - 1]
+            assert entry.id == change
+            assert entry.body == MessagePosted(content(text))
+    assert len(world.entries(log)) == 61
+    await elsewhere.stop()
+
+
+# Changes and their effects
+
+
+async def test_effects_are_written_before_the_answer(world: World, log: str) -> None:
+    await world.add(log, "alice", "carol")
+    rows = await world.store.memberships(log, ["carol"])
+    assert rows["carol"].current
+    (note,) = world.entries("inbox:carol")
+    assert (note.user_id, getattr(note.body, "conversation_id", "")) == ("alice", log)
+
+
+async def test_a_change_is_known_though_its_effects_can_not_be_written(
+    world: World, log: str
+) -> None:
+    world.script.plan("put_memberships", *[Happens.REFUSED] * 8)
+    assert await world.add(log, "alice", "carol") == 2
+    assert await world.post(log, "carol", "hello") == 3
+    await until(lambda: world.entries("inbox:carol"))
+    rows = await world.store.memberships(log, ["carol"])
+    assert rows["carol"].current
+
+
+async def test_effects_are_made_up_for_after_a_crash(world: World, log: str) -> None:
+    world.script.always["put_memberships"] = Fate(Happens.REFUSED)
+    await world.add(log, "alice", "carol")
+    world.store.crash(lambda: True)
+    assert not world.entries("inbox:carol")
+    again = World(disk=world.disk)
+    await again.start()
+    view = await again.node.sequencer.view(log, "carol")
+    assert view.membership is not None
+    assert view.membership.current
+    assert len(again.entries("inbox:carol")) == 1
+    # Again and again: the same effects have the same ids.
+    await again.restart()
+    await again.node.sequencer.view(log, "carol")
+    assert len(again.entries("inbox:carol")) == 1
+    await again.stop()
+    with capture_logs():
+        await world.stop()
+
+
+async def test_pending_changes_are_taken_from_the_head_by_a_later_commit(
+    world: World, log: str
+) -> None:
+    await world.add(log, "alice", "carol")
+    assert world.disk.heads([log])[log].pending == (2,)
+    await world.post(log, "alice")
+    assert world.disk.heads([log])[log].pending == ()
+
+
+async def test_members_that_come_and_go(world: World, log: str) -> None:
+    for _ in range(20):
+        await world.add(log, "alice", "carol")
+        await world.post(log, "carol")
+        await world.remove(log, "alice", "carol")
+    await world.restart()
+    view = await world.node.sequencer.view(log, "carol")
+    assert view.membership is not None
+    assert len(view.membership.intervals) == 20
+    assert view.conversation.member_count == 2
+    notes = [type(e.body).__name__ for e in world.entries("inbox:carol")]
+    assert notes == ["ConversationJoined", "ConversationLeft"] * 20
+
+
+async def test_changes_that_come_together_are_decided_one_after_the_other(
+    world: World, log: str
+) -> None:
+    world.script.always["put_memberships"] = Fate(before=0.1)
+    outcomes = await asyncio.gather(
+        *(world.add(log, "alice", "carol", "dave") for _ in range(5)),
+        *(world.remove(log, "alice", "carol") for _ in range(5)),
+    )
+    assert sorted(outcomes) == [0] * 8 + [2, 3]
+    added = world.entries(log)[1].body
+    assert isinstance(added, MembersAdded)
+    view = await world.node.sequencer.view(log, "dave")
+    assert view.conversation.member_count == 3
+
+
+# The end
+
+
+async def test_draining_finishes_what_was_begun(world: World, log: str, sent: Sent) -> None:
+    world.script.always["append"] = Fate(before=0.5)
+    ids = [sent.post(log, "alice", str(i)) for i in range(150)]
+    await world.node.sequencer.drain()
+    assert [sent.seq(i) for i in ids] == list(range(2, 152))
+
+
+async def test_closing_answers_everybody(world: World, log: str, sent: Sent) -> None:
+    other = await world.group("alice", "carol")
+    world.script.always["append"] = Fate(Happens.UNSURE_LOST, before=0.2)
+    unsure = sent.post(log, "alice", "unsure")
+    queued = sent.post(other, "alice", "x")
+    await asyncio.sleep(1)
+    waiting = sent.post(log, "alice", "waits")
+    await world.node.sequencer.close()
+    late = sent.post(log, "alice", "late")
+    await settled()
+    assert sent.reason(unsure) is Reason.OUTCOME_UNKNOWN
+    assert sent.reason(queued) is Reason.OUTCOME_UNKNOWN
+    assert sent.reason(waiting) is Reason.STORE_UNAVAILABLE
+    assert sent.reason(late) is Reason.STORE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_everybody_is_answered_once_whatever_happens(world: World, seed: int) -> None:
+    """Two nodes, a store that misbehaves, senders that send again, and an end in the middle of it."""
+    rng = random.Random(seed)
+    log = await world.group("alice", "bob")
+    faults = RandomFaults(rng, refused=0.1, unsure=0.2, max_delay=0.02, max_late=3.0)
+    nodes: list[Sent] = []
+    for _ in range(2):
+        store = MemoryStore(world.disk, new_id=world.new_id, faults=faults)
+        await store.open()
+        node = Sequencer(store, world.clock, rng, Counters(), lambda *_: None)
+        node.set_effects(MembershipEffects(store, node))
+        nodes.append(Sent(node, world))
+    known: dict[str, tuple[str, int]] = {}
+    posted: list[tuple[str, str]] = []
+    with capture_logs():
+        for _ in range(120):
+            sent, user = rng.choice(nodes), rng.choice(["alice", "bob"])
+            if posted and rng.random() < 0.3:
+                user, change = rng.choice(posted)
+                sent.post(log, user, f"text of {change}", again=change)
+            else:
+                change = world.new_id()
+                posted.append((user, change))
+                sent.post(log, user, f"text of {change}", again=change)
+            await asyncio.sleep(rng.uniform(0, 0.05))
+        await nodes[0].sequencer.close()
+        faults.calm()
+        await asyncio.sleep(30)
+        await nodes[1].sequencer.drain()
+    entries = {(e.user_id, e.id): e.seq for e in world.entries(log)}
+    assert len(entries) == len(world.entries(log)), "an id was accepted twice"
+    for sent in nodes:
+        for change, answers in sent.answers.items():
+            (user,) = {u for u, i in posted if i == change}
+            for answer in answers:
+                if isinstance(answer, Committed):
+                    assert entries[user, change] == answer.seq
+                    known[change] = (user, answer.seq)
+                else:
+                    assert answer.reason in (Reason.STORE_UNAVAILABLE, Reason.OUTCOME_UNKNOWN)
+    submitted = sum(len(a) for sent in nodes for a in sent.answers.values())
+    assert submitted == 120, "somebody was answered twice or never"
+    assert known
