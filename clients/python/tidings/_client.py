@@ -20,6 +20,7 @@ from ._state import MemoryStateStore, StateStore
 from ._tokens import TokenProvider, TokenSource
 from ._transport import Transport
 from .errors import (
+    Cancelled,
     ClientClosed,
     Code,
     DeadlineExceeded,
@@ -82,12 +83,12 @@ class SendHandle:
         await asyncio.wait([self._future])
         return await self.sent()
 
-    def cancel(self) -> bool:
-        """Take the message out of the outbox; returns whether it was still there.
+    async def cancel(self) -> bool:
+        """Take the message out of the outbox; returns whether it was still there and could be taken.
 
         If it was sent already without a result, it may yet appear in the conversation.
         """
-        return self._client.discard(self.message_id)
+        return await self._client.discard(self.message_id)
 
     def _settle(self) -> None:
         if self._future is not None and not self._future.done():
@@ -347,16 +348,19 @@ class Client(Operations):
                 handles.append(handle)
         return handles
 
-    def discard(self, message_id: str) -> bool:
-        """Take a message out of the outbox; returns whether it was there. See SendHandle.cancel."""
+    async def discard(self, message_id: str) -> bool:
+        """Take a message out of the outbox, also a failed one. See SendHandle.cancel. Raises StateError."""
         runner = self._runner
         item = runner.core.outbox.get(message_id)
-        if item is None or item.state is SendState.STORING:
+        if item is None or item.state is SendState.HELD:
             return False
+        if item.state is SendState.FAILED:
+            runner.core.forget_failed(message_id)
+            return True
+        await asyncio.shield(runner.loop.create_task(runner.discard(item)))
         handle = self._handles.pop(message_id, None)
-        runner.discard(item)
         if handle is not None:
-            handle.error = ClientClosed("the message was taken out of the outbox")
+            handle.error = Cancelled("the message was taken out of the outbox")
             handle._settle()  # noqa: SLF001
         return True
 

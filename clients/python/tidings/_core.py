@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from google.protobuf.message import DecodeError
@@ -20,10 +21,10 @@ from . import _convert, events
 from ._config import ClientConfig
 from ._ids import IdMaker, ServerClock, id_time_ms
 from ._logs import Log, LogTable, Step
-from ._outbox import Outbox, Outgoing, SendState
+from ._outbox import Outbox, Outgoing, SendState, is_retryable
 from ._queue import EventQueue
-from ._state import StoredCursor, StoredMessage, StoredSession, StoredState
-from .errors import Code, StateError, TidingsError, Unavailable
+from ._state import StoredCursor, StoredFailure, StoredMessage, StoredSession, StoredState
+from .errors import Code, StateError, TidingsError, Unavailable, error_for
 from .v1 import chat_service_pb2, entry_pb2, event_pb2, message_pb2
 
 _MAX_AHEAD_MS: Final = 4 * 60 * 1000
@@ -68,14 +69,15 @@ Action: TypeAlias = Reconnect | GoAway | End | RefreshToken
 class Unsaved:
     """What is to be saved, in this order, and then given to `saved`."""
 
-    sealed: dict[str, StoredMessage] = field(default_factory=dict)
+    updated: dict[str, StoredMessage] = field(default_factory=dict)
     session: StoredSession | None = None
-    forget_cursors: bool = False
+    all_cursors: list[StoredCursor] | None = None
     cursors: list[tuple[Log, StoredCursor]] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    gate: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.sealed or self.session is not None or self.cursors or self.removed)
+        return bool(self.updated or self.session is not None or self.cursors or self.removed)
 
 
 @dataclass(slots=True)
@@ -114,13 +116,16 @@ class SessionCore:
         self.outcomes: list[Outcome] = []
         """What happened to own messages, for those who wait for one; the shell takes it."""
         self.events = EventQueue(config.max_queued_events)
-        self._withheld = False
-        """Whether positions aren't saved yet: the application doesn't know of the incarnation that they belong to."""
+        self._withheld = not state.session.announced
+        """Whether positions aren't saved: the application doesn't know yet of the incarnation that they belong to."""
+        self._gate = self._open_gate = 0
+        """While they differ nothing is handed on: positions have gone back, and that is to be durable first."""
         self._unsaved = Unsaved()
         self._saving_urgent = False
         # The connection.
         self._alive = False
         self.welcomed = False
+        self.greeted = False
         self.synced = False
         self.draining = False
         self._hello: chat_service_pb2.Hello | None = None
@@ -128,6 +133,7 @@ class SessionCore:
         self._commands: dict[int, str | Outgoing] = {}
         self._next_command = 1
         self._acks: dict[str, int] = {}
+        self._next_session: StoredSession | None = None
         self._handlers: dict[str, Callable[[event_pb2.Event, float], Action | None]] = {
             "entry": self._on_entry,
             "result": self._on_result,
@@ -141,23 +147,33 @@ class SessionCore:
             "going_away": self._on_going_away,
             "session_ended": self._on_session_ended,
         }
+        if self._withheld:
+            self._announce()
         for message in state.messages:
             self.outbox.restore(message)
-            self.events.put(self._pending_event(message, restored=True))
+            if message.failure is None:
+                self.events.put(self._pending_event(message, restored=True))
+            else:
+                self._failed(message)
 
     # The application's side
 
     def next_event(self) -> events.Event | None:
         """The next event for the application, handed on from now on, or None."""
-        return self.events.take(self.session.user_id)
+        return self.events.take(self.session.user_id) if self.has_events else None
+
+    @property
+    def has_events(self) -> bool:
+        """Whether `next_event` has one."""
+        return len(self.events) > 0 and self._gate == self._open_gate
 
     def apply(self, event: events.Event) -> None:
         """The application has dealt with an event, and with all that were handed on before it in the same log."""
         if isinstance(event, events.IncarnationChanged):
             if self._withheld and event.incarnation == self.session.incarnation:
                 self._withheld = False
-                self._save_session(forget_cursors=True)
-                self.logs.touch_all()
+                self.session = replace(self.session, announced=True)
+                self._save_session()
         elif isinstance(event, events.MessageFailed):
             self.forget_failed(event.message_id)
         elif self._withheld:
@@ -165,8 +181,6 @@ class SessionCore:
             return
         elif isinstance(event, events.Gap):
             self.logs.apply(event.conversation_id, event.to_seq)
-        elif isinstance(event, events.PositionLost):
-            self.logs.touch(self.logs.get(event.conversation_id))
         elif isinstance(event, events.LogEntry):
             self.logs.apply(event.log, event.seq)
 
@@ -189,32 +203,42 @@ class SessionCore:
         # Positions of a new incarnation aren't mixed with those of the old one.
         if not self._withheld:
             unsaved.cursors = self.logs.take_unsaved()
+        unsaved.gate = self._gate
         return unsaved
 
     def saved(self, unsaved: Unsaved) -> None:
-        """What was taken is saved: acknowledge it to the server, and send what waited for it."""
+        """What was taken is saved: acknowledge it to the server, and let go on what waited for it."""
+        self._open_gate = max(self._open_gate, unsaved.gate)
         for log, cursor in unsaved.cursors:
             # Both may have gone back meanwhile.
             log.saved = max(log.saved, min(cursor.seq, log.applied))
             self._ack(log)
-        for message in unsaved.sealed.values():
+        for message in unsaved.updated.values():
             item = self.outbox.get(message.message_id)
-            if item is not None:
+            if item is None or item.state is not SendState.HELD:
+                continue
+            if message.failure is not None:
+                self.outbox.fail(item)
+                self._failed(item.message)
+            else:
                 self.outbox.stored(item)
 
     def _ack(self, log: Log) -> None:
         if self.welcomed and (seq := log.to_ack()):
             self._acks[log.name] = seq
 
-    def _save_session(self, *, forget_cursors: bool = False) -> None:
+    def _save_session(self) -> None:
         self._unsaved.session = self.session
-        self._unsaved.forget_cursors = self._unsaved.forget_cursors or forget_cursors
+        self._saving_urgent = True
+
+    def _close_gate(self) -> None:
+        self._gate += 1
         self._saving_urgent = True
 
     # The outbox
 
     def enqueue(self, conversation_id: str, content: bytes, now: float) -> Outgoing:
-        """Make a message, to be made durable by the caller and then given to `stored`, or else to `discard`."""
+        """Make a message, to be made durable by the caller and then given to `stored`, or else dropped."""
         time_ms = self.clock.now_ms(now)
         message = StoredMessage(
             position=self.outbox.next_position(),
@@ -229,7 +253,7 @@ class SessionCore:
 
     def stored(self, item: Outgoing, now: float) -> None:
         """A message is durable."""
-        if item.state is not SendState.STORING:
+        if item.state is not SendState.HELD:
             return
         self.events.put(self._pending_event(item.message))
         if item.message.sealed or not self.clock.known:
@@ -237,16 +261,12 @@ class SessionCore:
         else:
             self._seal(item, now)
 
-    def discard(self, item: Outgoing) -> None:
-        """Take a message out of the outbox, whatever has become of it."""
-        self.outbox.drop(item)
-        self._unsaved.removed.append(item.message.message_id)
-
     def forget_failed(self, message_id: str) -> None:
         """The application knows that a message has failed."""
         item = self.outbox.get(message_id)
         if item is not None and item.state is SendState.FAILED:
-            self.discard(item)
+            self.outbox.drop(item)
+            self._unsaved.removed.append(message_id)
 
     def _seal(self, item: Outgoing, now: float) -> None:
         """Make an id final that was made before the server had told its time."""
@@ -255,9 +275,9 @@ class SessionCore:
         server_ms = self.clock.now_ms(now)
         if id_time_ms(message_id) > server_ms + _MAX_AHEAD_MS:
             message_id = self.ids.make(server_ms)
-        item.state = SendState.STORING
+        self.outbox.hold(item)
         message = self.outbox.seal(item, message_id)
-        self._unsaved.sealed[old.message_id] = message
+        self._unsaved.updated[old.message_id] = message
         self._saving_urgent = True
         if message_id != old.message_id:
             pending = self._pending_event(message, replaces=old.message_id)
@@ -291,15 +311,28 @@ class SessionCore:
         self.events.put(sent)
         self.outcomes.append(sent)
 
-    def _failed(self, item: Outgoing, error: TidingsError) -> None:
-        message = item.message
+    def _refused(self, item: Outgoing, error: TidingsError) -> None:
+        """A message is refused for good. Those behind it wait until that is durable, or a crash could bring it back."""
+        self.outbox.hold(item)
+        item.message = replace(
+            item.message,
+            failure=StoredFailure(error.code, error.reason, error.field, error.message),
+        )
+        self._unsaved.updated[item.message.message_id] = item.message
+        self._saving_urgent = True
+
+    def _failed(self, message: StoredMessage) -> None:
+        failure = message.failure
+        assert failure is not None
         content = message_pb2.MessageContent.FromString(message.content)
         failed = events.MessageFailed(
             conversation_id=message.conversation_id,
             message_id=message.message_id,
             text=content.text,
             reply_to=content.reply_to_message_id or None,
-            error=error,
+            error=error_for(
+                Code(failure.code), failure.message, reason=failure.reason, field=failure.field
+            ),
         )
         self.events.put(failed)
         self.outcomes.append(failed)
@@ -321,8 +354,9 @@ class SessionCore:
 
     def disconnected(self) -> None:
         """The connection is gone."""
-        self._alive = self.welcomed = self.synced = self.draining = False
+        self._alive = self.welcomed = self.greeted = self.synced = self.draining = False
         self._hello = None
+        self._next_session = None
         self._control.clear()
         self._commands.clear()
         self._next_command = 1
@@ -408,8 +442,8 @@ class SessionCore:
             kind = event.WhichOneof("event")
             if kind is None:
                 continue
-            if not self.welcomed and kind not in ("welcome", "result", "session_ended", "beacon"):
-                actions.append(self._leave(f"the server sent {kind} before welcome"))
+            if not self.greeted and kind in ("entry", "skipped", "gap", "sync_complete"):
+                actions.append(self._leave(f"the server sent {kind} before the result of hello"))
                 break
             action = self._handlers[kind](event, now)
             if action is not None:
@@ -451,23 +485,20 @@ class SessionCore:
             max_members=limits.max_members or known.max_members,
         )
         self.welcomed = True
-        session = StoredSession(welcome.user_id, welcome.device_id, welcome.incarnation)
+        session = replace(
+            stored,
+            user_id=welcome.user_id,
+            device_id=welcome.device_id,
+            incarnation=welcome.incarnation,
+        )
         if stored.incarnation and stored.incarnation != welcome.incarnation:
-            self._reset(session)
+            self._next_session = replace(session, announced=False)
         elif session != stored:
             self.session = session
             self._save_session()
         for item in self.outbox.unsealed():
             self._seal(item, now)
         return None
-
-    def _reset(self, session: StoredSession) -> None:
-        """Another incarnation: what isn't saved is forgotten; the result of hello tells what of that still holds."""
-        self.events.drop_logs()
-        self.logs.reset_to_saved()
-        self._withheld = True
-        self.session = session
-        self.events.put(events.IncarnationChanged(incarnation=session.incarnation))
 
     def _on_entry(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
         entry = event.entry
@@ -562,8 +593,7 @@ class SessionCore:
         if what == "hello":
             if error is not None:
                 return self._on_hello_refused(error)
-            for refusal in result.hello.refused_cursors:
-                self._on_cursor_refused(refusal.conversation_id, refusal.seq)
+            self._on_hello_taken(result.hello.refused_cursors)
             return None
         if error is None and result.HasField("refresh_token"):
             self.token_expire_ms = _convert.ms_of(result.refresh_token.token_expire_time)
@@ -581,10 +611,12 @@ class SessionCore:
         if error is None:
             sent = result.send_message
             self._sent(item, sent.seq, _convert.ms_of(sent.create_time))
-        elif self.outbox.refused(item, error, now):
-            self._failed(item, error)
-        elif error.code is Code.UNAUTHENTICATED:
-            return RefreshToken()
+        elif not is_retryable(error):
+            self._refused(item, error)
+        else:
+            self.outbox.retry(item, error, now)
+            if error.code is Code.UNAUTHENTICATED:
+                return RefreshToken()
         return None
 
     def _on_hello_refused(self, error: TidingsError) -> Action | None:
@@ -593,12 +625,33 @@ class SessionCore:
             return End(error)
         return Reconnect(error, error.retry_after)
 
-    def _on_cursor_refused(self, name: str, seq: int) -> None:
-        """The server has less of a log than was applied here: the position that it names holds instead."""
-        log = self.logs.get(name)
-        lost = events.PositionLost(conversation_id=name, seq=seq, applied_seq=log.applied)
-        self.events.drop_log(log)
-        log.reset(seq)
-        if seq == 0:
-            self.logs.forget(log)
-        self.events.put(lost)
+    def _on_hello_taken(self, refusals: Iterable[event_pb2.CursorRefusal]) -> None:
+        """The session is open. Of some logs the server has less than was applied here: its position holds instead."""
+        self.greeted = True
+        session, self._next_session = self._next_session, None
+        if session is not None:
+            # Another incarnation: only what was named in hello was compared with it.
+            self.events.drop_logs()
+            self.logs.reset_to_named()
+        for refusal in refusals:
+            log = self.logs.get(refusal.conversation_id)
+            self.events.drop_log(log)
+            log.reset(refusal.seq)
+            if session is None:
+                self.logs.touch(log)
+                self._close_gate()
+                self.events.put(events.PositionLost(conversation_id=log.name, seq=log.received))
+        if session is not None:
+            self.session = session
+            self._withheld = True
+            self._save_session()
+            self._unsaved.all_cursors = self.logs.stored()
+            self._close_gate()
+            self._announce()
+
+    def _announce(self) -> None:
+        positions = {log.name: log.received for log in self.logs if log.received}
+        changed = events.IncarnationChanged(
+            incarnation=self.session.incarnation, positions=MappingProxyType(positions)
+        )
+        self.events.put(changed)

@@ -159,20 +159,15 @@ class LogTable:
             if log.applied != before:
                 self.touch(log, log.applied - before)
 
-    def forget(self, log: Log) -> None:
-        """A log is none of the user's."""
-        log.reset(0)
-        self._logs.pop(log.name, None)
-
     def rewind(self) -> None:
         """See Log.rewind."""
         for log in self._logs.values():
             log.rewind()
 
-    def reset_to_saved(self) -> None:
-        """Go back to what is saved, in every log."""
+    def reset_to_named(self) -> None:
+        """Go back to what hello named, in every log. Nothing may have come since."""
         for log in self._logs.values():
-            log.reset(log.saved)
+            log.reset(log.acked)
         self._unsaved.clear()
         self.unsaved_positions = 0
 
@@ -204,10 +199,9 @@ class LogTable:
         self._unsaved[log.name] = log
         self.unsaved_positions += positions
 
-    def touch_all(self) -> None:
-        """Every log's applied position is to be saved."""
-        for log in self._logs.values():
-            self.touch(log)
+    def stored(self) -> list[StoredCursor]:
+        """The applied positions of all logs."""
+        return [StoredCursor(log.name, log.applied) for log in self._logs.values() if log.applied]
 
     @property
     def has_unsaved(self) -> bool:

@@ -22,8 +22,8 @@ from .errors import Code, TidingsError
 class SendState(enum.Enum):
     """Where a message of the outbox is."""
 
-    STORING = enum.auto()
-    """Being made durable here."""
+    HELD = enum.auto()
+    """Waiting for something about it to be durable here; those behind it in its conversation wait as well."""
     QUEUED = enum.auto()
     """To be sent."""
     IN_FLIGHT = enum.auto()
@@ -42,13 +42,11 @@ class Outgoing:
         message: The message as it is kept.
         state: Where it is.
         after: The predecessor named when it was last sent, or None.
-        error: Why it was refused for good, or None.
     """
 
     message: StoredMessage
     state: SendState
     after: Outgoing | None = None
-    error: TidingsError | None = None
 
     def __lt__(self, other: Outgoing) -> bool:
         return self.message.position < other.message.position
@@ -132,13 +130,16 @@ class Outbox:
     def restore(self, message: StoredMessage) -> Outgoing:
         """Take a message that is durable already."""
         self._next_position = max(self._next_position, message.position + 1)
-        item = self.add(message)
-        self.stored(item)
+        if message.failure is not None:
+            item = self._items[message.message_id] = Outgoing(message, SendState.FAILED)
+        else:
+            item = self.add(message)
+            self.stored(item)
         return item
 
     def add(self, message: StoredMessage) -> Outgoing:
         """Take a message that is being made durable; those behind it in its lane wait for it."""
-        item = Outgoing(message, SendState.STORING)
+        item = Outgoing(message, SendState.HELD)
         self._items[message.message_id] = item
         lane = self._lanes.get(message.conversation_id)
         if lane is None:
@@ -147,16 +148,31 @@ class Outbox:
         heapq.heappush(lane.queue, item)
         return item
 
+    def hold(self, item: Outgoing) -> None:
+        """Something about a message is to be made durable first. A result that is under way doesn't count any more."""
+        if item.state is SendState.IN_FLIGHT:
+            self._requeue(self._lanes[item.message.conversation_id], item)
+        item.state = SendState.HELD
+
     def stored(self, item: Outgoing) -> None:
-        """A message is durable and may be sent."""
-        if item.state is SendState.STORING:
+        """It is durable, and the message may be sent."""
+        if item.state is SendState.HELD:
             item.state = SendState.QUEUED
             self._make_ready(self._lanes[item.message.conversation_id])
 
     def drop(self, item: Outgoing) -> None:
-        """A message couldn't be made durable, or is given up: those behind it go on without it."""
-        self._settle(item)
+        """A message is out of the store, or couldn't be put there: those behind it go on without it."""
+        lane = self._settle(item)
         self._items.pop(item.message.message_id, None)
+        if lane is not None:
+            self._make_ready(lane)
+
+    def fail(self, item: Outgoing) -> None:
+        """It is durable that a message was refused for good: those behind it go on without it."""
+        lane = self._settle(item)
+        item.state = SendState.FAILED
+        if lane is not None:
+            self._make_ready(lane)
 
     def unsealed(self) -> list[Outgoing]:
         """The messages that were never sent and whose id isn't final."""
@@ -200,17 +216,9 @@ class Outbox:
             lane.not_before = 0.0
             self._make_ready(lane)
 
-    def refused(self, item: Outgoing, error: TidingsError, now: float) -> bool:
-        """The server didn't take a message; returns whether that is for good."""
-        if item.state is not SendState.IN_FLIGHT:
-            return False
+    def retry(self, item: Outgoing, error: TidingsError, now: float) -> None:
+        """The server didn't take a message that was in flight; it is sent again, after a while."""
         lane = self._lanes[item.message.conversation_id]
-        if not is_retryable(error):
-            self._settle(item)
-            item.state = SendState.FAILED
-            item.error = error
-            self._make_ready(lane)
-            return True
         self._requeue(lane, item)
         missing = error.reason == "PREDECESSOR_MISSING"
         after = item.after
@@ -226,7 +234,6 @@ class Outbox:
         else:
             lane.not_before = max(lane.not_before, now + (error.retry_after or 0.0))
             self._waiting.add(lane)
-        return False
 
     def reconnect(self) -> None:
         """The connection is gone: what was in flight is to be sent again, at once and in order."""
@@ -251,7 +258,7 @@ class Outbox:
             item = lane.queue[0]
             if item.state is SendState.QUEUED:
                 return item
-            if item.state is SendState.STORING:
+            if item.state is SendState.HELD:
                 return None
             # Settled while it waited, by its entry on the stream or by the application.
             heapq.heappop(lane.queue)

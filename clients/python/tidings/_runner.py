@@ -162,9 +162,18 @@ class Runner:
         self.core.stored(item, self.loop.time())
         self._after_core()
 
-    def discard(self, item: Outgoing) -> None:
-        """Take a message out of the outbox."""
-        self.core.discard(item)
+    async def discard(self, item: Outgoing) -> None:
+        """Take a message out of the outbox; durable when it returns. Raises StateError."""
+        outbox = self.core.outbox
+        outbox.hold(item)
+        try:
+            await self._store.remove([item.message.message_id])
+        except BaseException:
+            outbox.stored(item)
+            raise
+        finally:
+            self._after_core()
+        outbox.drop(item)
         self._after_core()
 
     # Saving
@@ -210,10 +219,10 @@ class Runner:
 
     async def _save_one(self, unsaved: Unsaved) -> None:
         """Save once; repeating the whole after a failure does no harm."""
-        if unsaved.sealed:
-            await self._store.seal(unsaved.sealed)
+        if unsaved.updated:
+            await self._store.update(unsaved.updated)
         if unsaved.session is not None:
-            await self._store.save_session(unsaved.session, forget_cursors=unsaved.forget_cursors)
+            await self._store.save_session(unsaved.session, unsaved.all_cursors)
         if unsaved.cursors:
             await self._store.save_cursors([cursor for _, cursor in unsaved.cursors])
         if unsaved.removed:
@@ -408,7 +417,7 @@ class Runner:
             outcomes, core.outcomes = core.outcomes, []
             for outcome in outcomes:
                 self.on_outcome(outcome)
-        if core.events:
+        if core.has_events:
             self.notify()
         self._save_if_due()
         self.flush()

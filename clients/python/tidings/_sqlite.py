@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import json
 import os
 import queue
 import sqlite3
@@ -12,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ._state import StoredCursor, StoredMessage, StoredSession, StoredState
+from ._state import StoredCursor, StoredFailure, StoredMessage, StoredSession, StoredState
 from .errors import StateError
 
 _VERSION: Final = 1
@@ -23,7 +25,8 @@ CREATE TABLE session (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     user_id TEXT NOT NULL,
     device_id TEXT NOT NULL,
-    incarnation TEXT NOT NULL
+    incarnation TEXT NOT NULL,
+    announced INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE cursor (
     log TEXT PRIMARY KEY,
@@ -35,7 +38,8 @@ CREATE TABLE outbox (
     message_id TEXT NOT NULL UNIQUE,
     content BLOB NOT NULL,
     time_ms INTEGER NOT NULL,
-    sealed INTEGER NOT NULL
+    sealed INTEGER NOT NULL,
+    failure TEXT
 ) STRICT;
 """
 
@@ -109,17 +113,21 @@ class FileStateStore:
         rows = [_row(message) for message in messages]
 
         def work(db: sqlite3.Connection) -> None:
-            db.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?)", rows)
+            db.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
         await self._do(work, durable=True)
 
-    async def seal(self, messages: Mapping[str, StoredMessage]) -> None:
+    async def update(self, messages: Mapping[str, StoredMessage]) -> None:
         """See StateStore."""
-        rows = [(message.message_id, message.sealed, old) for old, message in messages.items()]
+        rows = [
+            (message.message_id, message.sealed, _failure_text(message.failure), old)
+            for old, message in messages.items()
+        ]
 
         def work(db: sqlite3.Connection) -> None:
             db.executemany(
-                "UPDATE outbox SET message_id = ?, sealed = ? WHERE message_id = ?", rows
+                "UPDATE outbox SET message_id = ?, sealed = ?, failure = ? WHERE message_id = ?",
+                rows,
             )
 
         await self._do(work, durable=True)
@@ -144,16 +152,18 @@ class FileStateStore:
 
         await self._do(work, durable=False)
 
-    async def save_session(self, session: StoredSession, *, forget_cursors: bool) -> None:
+    async def save_session(
+        self, session: StoredSession, cursors: Collection[StoredCursor] | None = None
+    ) -> None:
         """See StateStore."""
+        row = (session.user_id, session.device_id, session.incarnation, session.announced)
+        rows = None if cursors is None else [(cursor.log, cursor.seq) for cursor in cursors]
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(
-                "INSERT OR REPLACE INTO session VALUES (1, ?, ?, ?)",
-                (session.user_id, session.device_id, session.incarnation),
-            )
-            if forget_cursors:
+            db.execute("INSERT OR REPLACE INTO session VALUES (1, ?, ?, ?, ?)", row)
+            if rows is not None:
                 db.execute("DELETE FROM cursor")
+                db.executemany("INSERT INTO cursor VALUES (?, ?)", rows)
 
         await self._do(work, durable=True)
 
@@ -269,7 +279,14 @@ def _open(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _row(message: StoredMessage) -> tuple[int, str, str, bytes, int, int]:
+_Row: TypeAlias = tuple[int, str, str, bytes, int, int, str | None]
+
+
+def _failure_text(failure: StoredFailure | None) -> str | None:
+    return None if failure is None else json.dumps(dataclasses.asdict(failure))
+
+
+def _row(message: StoredMessage) -> _Row:
     return (
         message.position,
         message.conversation_id,
@@ -277,23 +294,36 @@ def _row(message: StoredMessage) -> tuple[int, str, str, bytes, int, int]:
         message.content,
         message.time_ms,
         message.sealed,
+        _failure_text(message.failure),
     )
 
 
-def _message(row: tuple[int, str, str, bytes, int, int]) -> StoredMessage:
-    position, conversation_id, message_id, content, time_ms, sealed = row
-    return StoredMessage(position, conversation_id, message_id, content, time_ms, sealed != 0)
+def _message(row: _Row) -> StoredMessage:
+    position, conversation_id, message_id, content, time_ms, sealed, failure = row
+    return StoredMessage(
+        position,
+        conversation_id,
+        message_id,
+        content,
+        time_ms,
+        sealed != 0,
+        None if failure is None else StoredFailure(**json.loads(failure)),
+    )
 
 
 def _read(db: sqlite3.Connection) -> StoredState:
-    session = db.execute("SELECT user_id, device_id, incarnation FROM session").fetchone()
+    session = StoredSession()
+    for user_id, device_id, incarnation, announced in db.execute(
+        "SELECT user_id, device_id, incarnation, announced FROM session"
+    ):
+        session = StoredSession(user_id, device_id, incarnation, announced != 0)
     return StoredState(
-        StoredSession(*session) if session else StoredSession(),
+        session,
         tuple(StoredCursor(*row) for row in db.execute("SELECT log, seq FROM cursor")),
         tuple(
             _message(row)
             for row in db.execute(
-                "SELECT position, conversation_id, message_id, content, time_ms, sealed"
+                "SELECT position, conversation_id, message_id, content, time_ms, sealed, failure"
                 " FROM outbox ORDER BY position"
             )
         ),

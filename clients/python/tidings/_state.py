@@ -17,11 +17,14 @@ class StoredSession:
         user_id: The user, empty before the first session.
         device_id: The device, empty before the first session.
         incarnation: The incarnation of the server's store that the cursors belong to, empty before the first session.
+        announced: Whether the application knows of that incarnation. While it doesn't, the cursors are the positions
+            that it is to be told of.
     """
 
     user_id: str = ""
     device_id: str = ""
     incarnation: str = ""
+    announced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,16 @@ class StoredCursor:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFailure:
+    """Why a message was refused for good; see TidingsError."""
+
+    code: int
+    reason: str
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoredMessage:
     """One message in the outbox.
 
@@ -48,6 +61,7 @@ class StoredMessage:
         content: A serialised tidings.v1.MessageContent. It is sent as it is, always the same.
         time_ms: When it was queued, in milliseconds since the Unix epoch.
         sealed: Whether its id is final: it may have been sent, and is never made anew.
+        failure: Why it was refused for good, until the application knows of it; None while it is to be sent.
     """
 
     position: int
@@ -56,6 +70,7 @@ class StoredMessage:
     content: bytes
     time_ms: int
     sealed: bool
+    failure: StoredFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +103,8 @@ class StateStore(Protocol):
         """Add messages to the outbox. Durable when it returns: the network hears of a message only afterwards."""
         ...
 
-    async def seal(self, messages: Mapping[str, StoredMessage]) -> None:
-        """Replace messages, named by the id that they had, before they are sent for the first time. Durable."""
+    async def update(self, messages: Mapping[str, StoredMessage]) -> None:
+        """Replace messages, named by the id that they had, passing over those that aren't there. Durable."""
         ...
 
     async def remove(self, message_ids: Collection[str]) -> None:
@@ -100,8 +115,10 @@ class StateStore(Protocol):
         """Set the cursors of some logs, upwards or downwards; a cursor of 0 is forgotten. Kept."""
         ...
 
-    async def save_session(self, session: StoredSession, *, forget_cursors: bool) -> None:
-        """Set the session and, if asked to, forget every cursor. Durable."""
+    async def save_session(
+        self, session: StoredSession, cursors: Collection[StoredCursor] | None = None
+    ) -> None:
+        """Set the session and, if cursors are given, put them in the place of all that there are. Durable."""
         ...
 
     async def close(self) -> None:
@@ -135,7 +152,7 @@ class MemoryStateStore:
         for message in messages:
             self.messages[message.message_id] = message
 
-    async def seal(self, messages: Mapping[str, StoredMessage]) -> None:
+    async def update(self, messages: Mapping[str, StoredMessage]) -> None:
         """See StateStore."""
         for old_id, message in messages.items():
             if self.messages.pop(old_id, None) is not None:
@@ -154,11 +171,13 @@ class MemoryStateStore:
             else:
                 self.cursors.pop(cursor.log, None)
 
-    async def save_session(self, session: StoredSession, *, forget_cursors: bool) -> None:
+    async def save_session(
+        self, session: StoredSession, cursors: Collection[StoredCursor] | None = None
+    ) -> None:
         """See StateStore."""
         self.session = session
-        if forget_cursors:
-            self.cursors.clear()
+        if cursors is not None:
+            self.cursors = {cursor.log: cursor for cursor in cursors}
 
     async def close(self) -> None:
         """See StateStore."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -167,31 +168,31 @@ class Gap:
 class IncarnationChanged:
     """The server's store was restored from a backup.
 
-    Its newest entries may be lost, and their positions given to others: a PositionLost for each log that is concerned
-    follows. Positions that were applied before may come again.
+    Its newest entries may be lost, and their positions given to others. Of each log, what is kept beyond the position
+    named here is to be dropped; what holds comes again after this event.
 
     Attributes:
         incarnation: The new incarnation.
+        positions: The newest position of each log that still holds; nothing holds of logs that aren't named.
     """
 
     incarnation: str
+    positions: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionLost:
-    """The server does not have what was applied here of the end of a log, as after a restore.
+    """The server has less of a log than was applied here, or nothing, without a restore.
 
-    What comes next has the position `seq` + 1, whatever stood there before.
+    What is kept of the log beyond the position named here is to be dropped.
 
     Attributes:
         conversation_id: The log: a conversation, or "inbox:" followed by the own user id.
-        seq: The newest position that still holds; 0 when the log is none of the user's any more.
-        applied_seq: The newest position that had been applied.
+        seq: The newest position that still holds; 0 when the log is none of the user's.
     """
 
     conversation_id: str
     seq: int
-    applied_seq: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
