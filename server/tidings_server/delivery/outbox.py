@@ -12,6 +12,9 @@ from typing import Protocol
 
 from ..telemetry.counters import Counters
 
+MAX_FRAME_BYTES = 2 << 20
+"""A frame of several pieces is at most this large: clients of gRPC take 4 MiB unless they are told otherwise."""
+
 
 class Sink(Protocol):
     """Where a session's frames go: a Chat stream, a WebSocket, a simulated wire."""
@@ -40,6 +43,7 @@ class Outbox:
         "_oldest",
         "_pieces",
         "_relief",
+        "_sealed",
         "_sink",
         "bytes",
         "closed",
@@ -62,6 +66,7 @@ class Outbox:
         self._flushing: asyncio.Task[None] | None = None
         self._relief: asyncio.Future[None] | None = None
         self._oldest = 0.0
+        self._sealed = False
         self.bytes = 0
         self.closed = False
 
@@ -80,9 +85,14 @@ class Outbox:
         if self._flushing is None:
             self.flush()
 
+    def put_last(self, piece: bytes) -> None:
+        """Takes a piece after which nothing is taken any more."""
+        self.put(piece)
+        self._sealed = True
+
     def put_deferred(self, piece: bytes) -> None:
         """Takes a piece; whoever puts it calls `flush` soon."""
-        if self.closed:
+        if self.closed or self._sealed:
             return
         if not self._pieces:
             self._oldest = asyncio.get_running_loop().time()
@@ -122,9 +132,7 @@ class Outbox:
         counters, loop = self._counters, asyncio.get_running_loop()
         try:
             while self._pieces:
-                pieces = self._pieces
-                frame = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                pieces.clear()
+                frame = self._next_frame()
                 began = self._oldest
                 await self._sink.write(frame)
                 counters.delivery_duration_seconds.observe(loop.time() - began)
@@ -145,6 +153,22 @@ class Outbox:
         finally:
             self._flushing = None
         self._emptied()
+
+    def _next_frame(self) -> bytes:
+        pieces = self._pieces
+        if len(pieces) == 1:
+            return pieces.pop()
+        count = len(pieces)
+        if self.bytes > MAX_FRAME_BYTES:
+            size = count = 0
+            for piece in pieces:
+                size += len(piece)
+                if count and size > MAX_FRAME_BYTES:
+                    break
+                count += 1
+        frame = b"".join(pieces[:count])
+        del pieces[:count]
+        return frame
 
     def _relieve(self) -> None:
         if self._relief is not None and not self._relief.done():

@@ -160,7 +160,7 @@ class Session:
         self._services.counters.sessions_ended[problem.reason.name] += 1
         self._services.hub.close(self)
         self._catch_up.close()
-        self.outbox.put(events.session_ended_event(problem, reconnect=reconnect))
+        self.outbox.put_last(events.session_ended_event(problem, reconnect=reconnect))
         self._spawn(self._finish(problem))
 
     # The hub's side
