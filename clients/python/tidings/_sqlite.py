@@ -104,7 +104,10 @@ class FileStateStore:
         try:
             return await opened
         except StateError:
-            self._thread.join()
+            # The thread is over when the file can't be opened, and waits for jobs when it can't be read.
+            self._jobs.put(None)
+            await loop.run_in_executor(None, self._thread.join)
+            self._jobs = queue.SimpleQueue()
             self._thread = None
             raise
 
