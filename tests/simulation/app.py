@@ -1,0 +1,148 @@
+"""The application on a device: it applies what the SDK hands on, durably, and checks that this is what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tidings import (
+    Event,
+    Gap,
+    IncarnationChanged,
+    LogEntry,
+    Message,
+    MessageFailed,
+    MessagePending,
+    MessageSent,
+    PositionLost,
+)
+
+from .truth import Truth
+from .violation import Violation
+
+
+@dataclass(slots=True)
+class Said:
+    """A text that the application handed to the SDK, and what it was told of it.
+
+    `kept` says that the SDK took it into the outbox. `lost` that a restore of the server took it back after it was
+    acknowledged.
+    """
+
+    conversation: str
+    text: str
+    number: int
+    kept: bool = False
+    seq: int = 0
+    failed: str = ""
+    lost: bool = False
+
+
+@dataclass(slots=True)
+class AppData:
+    """What the application has stored. It outlives its process, and losses of power too."""
+
+    positions: dict[str, int] = field(default_factory=dict)
+    applied: dict[str, list[int]] = field(default_factory=dict)
+    said: dict[str, Said] = field(default_factory=dict)
+    by_id: dict[str, Said] = field(default_factory=dict)
+
+
+class App:
+    """One run of the application: from the start of its process to its end.
+
+    `saved` are the cursors that the SDK had on disk when it began.
+    """
+
+    def __init__(
+        self, name: str, user: str, data: AppData, saved: dict[str, int], truth: Callable[[], Truth]
+    ) -> None:
+        self.name = name
+        self._user = user
+        self._data = data
+        self._truth = truth
+        # How far the SDK has brought this run in each log.
+        self.handed = dict(saved)
+        self.events = 0
+        for log, seq in saved.items():
+            if seq > self._position(log):
+                raise Violation(
+                    "I5",
+                    f"{name}: the SDK has saved {log}:{seq}, applied was {self._position(log)}",
+                )
+
+    def _position(self, log: str) -> int:
+        return self._data.positions.get(log, 0)
+
+    def take(self, event: Event) -> None:
+        """Applies one event. Raises Violation."""
+        self.events += 1
+        match event:
+            case LogEntry():
+                self._entry(event)
+            case Gap():
+                self._move(event.conversation_id, event.from_seq, event.to_seq)
+            case MessagePending():
+                # Also of what was queued by a process that died before it knew.
+                self._data.by_id[event.message_id] = self._data.said[event.text]
+            case MessageSent():
+                self._sent(event)
+            case MessageFailed():
+                said = self._data.by_id.get(event.message_id)
+                if said is not None:
+                    said.failed = event.error.reason or event.error.code.name
+            case IncarnationChanged():
+                # What the SDK had not saved may come again with other content.
+                for log, seq in self._data.positions.items():
+                    self._drop(log, min(seq, self.handed.get(log, 0)))
+            case PositionLost():
+                self._lost(event.conversation_id, event.seq)
+
+    def _entry(self, event: LogEntry) -> None:
+        self._move(event.log, event.seq, event.seq)
+        stored = self._truth().log(event.log).entries[event.seq - 1]
+        if (event.entry_id, event.user_id, event.ordinal) != (
+            stored.id,
+            stored.user_id,
+            stored.ordinal,
+        ):
+            raise Violation("I4", f"{self.name}: {event.log}:{event.seq} is {event}, not {stored}")
+        if isinstance(event, Message) and event.text != stored.message.text:
+            raise Violation("I4", f"{self.name}: {event.log}:{event.seq} has another text")
+
+    def _move(self, log: str, first: int, last: int) -> None:
+        truth = self._truth().log(log)
+        before = self.handed.get(log, 0)
+        if first <= before:
+            raise Violation("I5", f"{self.name}: {log}:{first} is handed on after {before}")
+        hole = [seq for seq in range(before + 1, first) if truth.visible(self._user, seq)]
+        if hole:
+            raise Violation(
+                "I5", f"{self.name}: {log}:{first} is handed on after {before}, without {hole}"
+            )
+        self.handed[log] = last
+        for seq in range(max(first, self._position(log) + 1), last + 1):
+            if first == last:
+                self._data.applied.setdefault(log, []).append(seq)
+        self._data.positions[log] = max(self._position(log), last)
+
+    def _sent(self, event: MessageSent) -> None:
+        said = self._data.by_id.get(event.message_id)
+        truth = self._truth().log(event.conversation_id)
+        if event.seq > truth.head or truth.entries[event.seq - 1].id != event.message_id:
+            raise Violation(
+                "I1",
+                f"{self.name}: {event.message_id} is said to be at "
+                f"{event.conversation_id}:{event.seq}, and isn't",
+            )
+        if said is not None:
+            said.seq = event.seq
+
+    def _lost(self, log: str, seq: int) -> None:
+        """The store was restored: what lies beyond `seq` doesn't hold any more."""
+        self._drop(log, min(self._position(log), seq))
+        self.handed[log] = min(self.handed.get(log, 0), seq)
+
+    def _drop(self, log: str, seq: int) -> None:
+        self._data.positions[log] = seq
+        self._data.applied[log] = [s for s in self._data.applied.get(log, ()) if s <= seq]

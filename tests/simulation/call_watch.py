@@ -1,0 +1,192 @@
+"""Watches the unary calls of one device: changes go to the ledger, and what is read is held against the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from tidings.v1 import (
+    chat_service_pb2,
+    conversation_service_pb2,
+    error_pb2,
+    event_pb2,
+    message_pb2,
+    message_service_pb2,
+    receipt_service_pb2,
+)
+from tidings_server.errors import Reason
+
+from .attempts import Attempt
+from .network import Status
+from .violation import Violation
+from .watch import Judge, begin_attempt
+
+_CHANGES: dict[str, tuple[type[Message], type[Message]]] = {
+    "SendMessage": (message_pb2.SendMessageRequest, message_pb2.SendMessageResponse),
+    "CreateConversation": (
+        conversation_service_pb2.CreateConversationRequest,
+        conversation_service_pb2.CreateConversationResponse,
+    ),
+    "AddMembers": (
+        conversation_service_pb2.AddMembersRequest,
+        conversation_service_pb2.AddMembersResponse,
+    ),
+    "RemoveMember": (
+        conversation_service_pb2.RemoveMemberRequest,
+        conversation_service_pb2.RemoveMemberResponse,
+    ),
+    "LeaveConversation": (
+        conversation_service_pb2.LeaveConversationRequest,
+        conversation_service_pb2.LeaveConversationResponse,
+    ),
+}
+_READS: dict[str, tuple[type[Message], type[Message]]] = {
+    "ListHistory": (
+        message_service_pb2.ListHistoryRequest,
+        message_service_pb2.ListHistoryResponse,
+    ),
+    "GetMessage": (message_service_pb2.GetMessageRequest, message_service_pb2.GetMessageResponse),
+    "MarkRead": (receipt_service_pb2.MarkReadRequest, receipt_service_pb2.MarkReadResponse),
+    "MarkDelivered": (
+        receipt_service_pb2.MarkDeliveredRequest,
+        receipt_service_pb2.MarkDeliveredResponse,
+    ),
+    "ListReceipts": (
+        receipt_service_pb2.ListReceiptsRequest,
+        receipt_service_pb2.ListReceiptsResponse,
+    ),
+}
+
+
+@dataclass(slots=True)
+class _Call:
+    method: str
+    request: Message | None
+    attempts: list[Attempt] = field(default_factory=list)
+    name: str = ""
+    # The receipts known to be in force when the call was made: (delivered, read) by user.
+    marks: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class CallWatch:
+    """The unary calls of one device."""
+
+    def __init__(self, judge: Judge, user: str, device: str) -> None:
+        self._judge = judge
+        self.user = user
+        self.who = f"{user}/{device}"
+        self._calls: list[_Call] = []
+
+    def called(self, method: str, request: bytes, copies: int) -> int:
+        """See `network.CallWatch`."""
+        name = method.rpartition("/")[2]
+        kinds = _CHANGES.get(name) or _READS.get(name)
+        call = _Call(name, kinds[0].FromString(request) if kinds else None)
+        if call.request is not None:
+            for _ in range(copies):
+                attempt, call.name = begin_attempt(self._judge, self.user, self.who, call.request)
+                if attempt is not None:
+                    call.attempts.append(attempt)
+        if name == "ListReceipts":
+            marks = self._judge.marks
+            conversation = getattr(call.request, "conversation_id", "")
+            for user in self._judge.truth.log(conversation).stays:
+                key = (conversation, user)
+                call.marks[user] = (marks.delivered.get(key, 0), marks.read.get(key, 0))
+        self._calls.append(call)
+        return len(self._calls) - 1
+
+    def served(self, number: int, answer: bytes | Status) -> None:
+        """See `network.CallWatch`."""
+        call = self._calls[number]
+        try:
+            if isinstance(answer, Status):
+                self._refused(call, error_of(answer))
+            elif call.method in _CHANGES:
+                self._changed(call, _CHANGES[call.method][1].FromString(answer))
+            elif call.method in _READS:
+                self._read(call, _READS[call.method][1].FromString(answer))
+        except Violation as violation:
+            self._judge.report(violation)
+
+    def _refused(self, call: _Call, error: error_pb2.Error) -> None:
+        if error.reason == Reason.INTERNAL:
+            raise Violation("internal", f"{self.who}: {call.method}: {error.message}")
+        if call.attempts:
+            self._judge.outcome(call.attempts.pop(), call.name, 0, error)
+
+    def _changed(self, call: _Call, answer: Message) -> None:
+        if not call.attempts:
+            return
+        name, seq = call.name, 1
+        if isinstance(answer, conversation_service_pb2.CreateConversationResponse):
+            name = answer.conversation.conversation_id
+        else:
+            seq = answer.seq  # type: ignore[attr-defined]
+        self._judge.outcome(call.attempts.pop(), name, seq, None)
+
+    def _read(self, call: _Call, answer: Message) -> None:
+        request = call.request
+        name: str = request.conversation_id  # type: ignore[union-attr]
+        judge, user = self._judge, self.user
+        match answer:
+            case message_service_pb2.ListHistoryResponse():
+                assert isinstance(request, message_service_pb2.ListHistoryRequest)
+                self._history(request, answer)
+            case message_service_pb2.GetMessageResponse():
+                entry = answer.entry
+                raw = event_pb2.Event(entry=entry).SerializeToString()
+                judge.shown(user, name, entry.seq, raw, self.who)
+            case receipt_service_pb2.MarkReadResponse():
+                judge.mark_told(name, user, 0, answer.read_seq, self.who)
+            case receipt_service_pb2.MarkDeliveredResponse():
+                judge.mark_told(name, user, answer.delivered_seq, 0, self.who)
+            case receipt_service_pb2.ListReceiptsResponse():
+                for r in answer.receipts:
+                    judge.mark_told(name, r.user_id, r.delivered_seq, r.read_seq, self.who)
+                    delivered, read = call.marks.get(r.user_id, (0, 0))
+                    if r.delivered_seq < delivered or r.read_seq < read:
+                        raise Violation(
+                            "I7",
+                            f"{name}: {r.user_id} went back from {delivered}/{read} "
+                            f"to {r.delivered_seq}/{r.read_seq}",
+                        )
+
+    def _history(
+        self,
+        request: message_service_pb2.ListHistoryRequest,
+        answer: message_service_pb2.ListHistoryResponse,
+    ) -> None:
+        name = request.conversation_id
+        events = chat_service_pb2.ChatResponse(events=answer.events).events
+        seqs = []
+        for event in events:
+            seqs.append(event.entry.seq)
+            self._judge.shown(
+                self.user, name, event.entry.seq, event.SerializeToString(), self.who
+            )
+        if not seqs:
+            return
+        if request.order == message_service_pb2.HISTORY_ORDER_ASCENDING:
+            ascending = seqs
+        else:
+            ascending = seqs[::-1]
+        visible = self._judge.truth.log(name).visible_seqs(self.user)
+        at = visible.index(ascending[0])
+        if visible[at : at + len(ascending)] != ascending:
+            raise Violation("I4", f"{self.who}: the history of {name} has holes: {seqs}")
+
+
+def error_of(status: Status) -> error_pb2.Error:
+    """The error that a status carries."""
+    error = error_pb2.Error(code=status.code.value[0], message=status.details)
+    for key, value in status.trailers:
+        if key != "grpc-status-details-bin":
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info):
+                error.reason = Reason[info.reason].value  # type: ignore[assignment]
+                error.metadata.update(info.metadata)
+    return error

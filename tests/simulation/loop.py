@@ -1,0 +1,404 @@
+"""The event loop of a simulation: simulated time, a seeded order of what is ready, processes that can be killed.
+
+Nothing here waits, reads a clock or starts a thread. Time stands still while anything is ready and then jumps to the
+next timer. Everything that runs belongs to a process, known by a context variable, so that a crash is exact: from one
+step to the next nothing of the process runs any more, not even its `finally` blocks.
+
+Tasks and futures hash by a number of their own, since `asyncio` and its users keep them in sets: with hashes made from
+addresses the order of such a set, and with it the run, would differ from process to process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import random
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, ContextVar, copy_context
+from enum import Enum
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Order(Enum):
+    """Which of the callbacks that are ready runs next."""
+
+    FIFO = "fifo"
+    """The one that has waited the longest, as asyncio promises."""
+    RANDOM = "random"
+    """Any. Code that needs no more than each future's own order must not notice."""
+
+
+class Deadlock(Exception):
+    """Nothing is ready and no timer runs, so nothing will ever happen."""
+
+
+class Runaway(Exception):
+    """Too many steps were made, in all or without time going on."""
+
+
+class Process:
+    """A program that runs in the simulation. It lives until `SimLoop.kill`; while it is paused its steps wait."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+        self.paused = False
+        self.parked: list[asyncio.Handle] = []
+        self.tasks: list[SimTask] = []
+        self.context = copy_context()
+        self.context.run(_PROCESS.set, self)
+
+
+_PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
+
+
+def current_process() -> Process | None:
+    """The process that runs now, or None in the world outside of all processes."""
+    return _PROCESS.get()
+
+
+class SimTask(asyncio.Task[Any]):
+    """A task with a hash that does not depend on its address."""
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        loop: SimLoop,
+        serial: int,
+        name: str | None,
+        context: Context | None,
+    ) -> None:
+        self.serial = serial
+        super().__init__(coro, loop=loop, name=name or f"task-{serial}", context=context)
+
+    def __hash__(self) -> int:
+        return self.serial
+
+
+class SimFuture(asyncio.Future[Any]):
+    """A future with a hash that does not depend on its address."""
+
+    def __init__(self, *, loop: SimLoop, serial: int) -> None:
+        self.serial = serial
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self.serial
+
+
+class SimLoop(asyncio.AbstractEventLoop):
+    """Runs everything of one simulation.
+
+    `max_steps` bounds the steps of a run, `max_burst` those without time going on. With `trace` a hash of every step is
+    kept, to compare runs.
+    """
+
+    def __init__(
+        self,
+        rng: random.Random,
+        order: Order = Order.FIFO,
+        *,
+        max_steps: int = 3_000_000,
+        max_burst: int = 200_000,
+        trace: bool = False,
+    ) -> None:
+        self._rng = rng
+        self._order = order
+        self._max_steps = max_steps
+        self._max_burst = max_burst
+        self._now = 0.0
+        self._ready: deque[asyncio.Handle] = deque()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._serial = 0
+        self._burst = 0
+        self._closed = False
+        self._running = False
+        self._world = Process("world")
+        self._dead: list[Process] = []
+        self._countdown: tuple[int, Process, Callable[[], None]] | None = None
+        self._trace = blake2b(digest_size=16) if trace else None
+        self.steps = 0
+        self.failure: BaseException | None = None
+        self.context = copy_context()
+        """The context of the world outside of all processes."""
+
+    # Running
+
+    def run_until_complete(self, future: Any) -> Any:
+        """Runs until the future is done and returns its result.
+
+        Raises whatever a callback or an unawaited task raised, Deadlock and Runaway.
+        """
+        before = events._get_running_loop()
+        events._set_running_loop(self)
+        self._running = True
+        try:
+            task = asyncio.ensure_future(future, loop=self)
+            while not task.done():
+                self._step()
+                if self.failure is not None:
+                    raise self.failure
+            return task.result()
+        finally:
+            self._running = False
+            events._set_running_loop(before)
+
+    def _step(self) -> None:
+        ready = self._ready
+        if not ready:
+            self._next_moment()
+        if len(ready) > 1 and self._order is Order.RANDOM:
+            at = int(self._rng.random() * len(ready))
+            ready[0], ready[at] = ready[at], ready[0]
+        handle = ready.popleft()
+        if handle._cancelled:
+            return
+        context = handle._context
+        process = context.get(_PROCESS)
+        if process is not None:
+            if not process.alive:
+                return
+            if process.paused:
+                process.parked.append(handle)
+                return
+        self.steps += 1
+        self._burst += 1
+        if self.steps > self._max_steps or self._burst > self._max_burst:
+            raise Runaway(f"{self.steps} steps, {self._burst} of them at {self._now:.3f} s")
+        if self._trace is not None:
+            self._note(handle, process)
+        try:
+            context.run(handle._callback, *handle._args)  # type: ignore[arg-type]
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as problem:  # noqa: BLE001 - whatever it is, it fails the run
+            self.failure = self.failure or problem
+        if self._countdown is not None and process is self._countdown[1]:
+            left, _, act = self._countdown
+            self._countdown = (left - 1, process, act) if left > 1 else None
+            if left <= 1:
+                act()
+
+    def _next_moment(self) -> None:
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+        if not timers:
+            raise Deadlock(f"nothing is ready and no timer runs at {self._now:.3f} s")
+        when = timers[0][0]
+        if when > self._now:
+            self._now = when
+            self._burst = 0
+        while timers and timers[0][0] <= when:
+            _, _, timer = heapq.heappop(timers)
+            if not timer._cancelled:
+                self._ready.append(timer)
+
+    def _note(self, handle: asyncio.Handle, process: Process | None) -> None:
+        callback: Any = handle._callback
+        owner = getattr(callback, "__self__", None)
+        if isinstance(owner, SimTask):
+            coro: Any = owner.get_coro()
+            what = f"{owner.serial} {coro.__qualname__}"
+        else:
+            what = getattr(callback, "__qualname__", type(callback).__name__)
+        line = f"{self._now!r} {process.name if process else '-'} {what}\n"
+        assert self._trace is not None
+        self._trace.update(line.encode())
+
+    @property
+    def traced(self) -> bool:
+        """Whether a trace is kept."""
+        return self._trace is not None
+
+    @property
+    def trace(self) -> str:
+        """The hash of every step made so far: when, in which process, and what ran."""
+        assert self._trace is not None
+        return self._trace.hexdigest()
+
+    # Processes
+
+    def spawn(self, process: Process | None, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begins a task in a process, or outside of all."""
+        context = (process.context if process else self.context).copy()
+        return self.create_task(coro, context=context)
+
+    def soon(
+        self, process: Process | None, callback: Callable[..., object], *args: object
+    ) -> asyncio.Handle:
+        """Calls something in a process, or outside of all."""
+        return self.call_soon(
+            callback, *args, context=(process.context if process else self.context)
+        )
+
+    def later(self, delay: float, callback: Callable[..., object], *args: object) -> asyncio.Handle:
+        """Calls something later, outside of all processes: nobody's crash prevents it."""
+        return self.call_later(delay, callback, *args, context=self.context)
+
+    def kill(self, process: Process) -> None:
+        """Ends a process between two steps. Nothing of it ever runs again."""
+        process.alive = False
+        process.parked.clear()
+        self._dead.append(process)
+        if self._countdown is not None and self._countdown[1] is process:
+            self._countdown = None
+
+    def after_steps(self, count: int, process: Process, act: Callable[[], None]) -> None:
+        """Calls `act` once the process has made so many more steps, right behind the last of them."""
+        self._countdown = (max(count, 1), process, act)
+
+    def pause(self, process: Process) -> None:
+        """Stops a process, as SIGSTOP does."""
+        process.paused = True
+
+    def resume(self, process: Process) -> None:
+        """Lets a paused process go on."""
+        process.paused = False
+        parked, process.parked = process.parked, []
+        self._ready.extend(parked)
+
+    # Scheduling
+
+    def time(self) -> float:
+        """Simulated seconds since the beginning."""
+        return self._now
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> asyncio.Handle:
+        """See asyncio."""
+        handle = asyncio.Handle(callback, args, self, context)
+        if not self._closed:
+            self._ready.append(handle)
+        return handle
+
+    def call_soon_threadsafe(self, *_: object, **__: object) -> asyncio.Handle:  # type: ignore[override]
+        """There are no threads here."""
+        raise RuntimeError("a simulation has no threads")
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: object,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """See asyncio."""
+        return self.call_at(self._now + max(delay, 0.0), callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: object,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """See asyncio."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        if not self._closed:
+            self._serial += 1
+            heapq.heappush(self._timers, (when, self._serial, timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Cancelled timers are dropped when their time comes."""
+
+    def create_future(self) -> SimFuture:
+        """See asyncio."""
+        self._serial += 1
+        return SimFuture(loop=self, serial=self._serial)
+
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[T]:
+        """See asyncio."""
+        self._serial += 1
+        task = SimTask(coro, loop=self, serial=self._serial, name=name, context=context)  # type: ignore[arg-type]
+        process = (context.get(_PROCESS) if context is not None else _PROCESS.get()) or self._world
+        tasks = process.tasks
+        tasks.append(task)
+        if len(tasks) > 512:
+            self._look_at(process)
+        return task
+
+    def _look_at(self, process: Process) -> None:
+        """Lets go of tasks that are done; an exception of theirs that nobody took fails the run."""
+        left = []
+        for task in process.tasks:
+            if not task.done():
+                left.append(task)
+            elif task._log_traceback and not task.cancelled():
+                problem = task.exception()
+                assert problem is not None
+                self.failure = self.failure or problem
+        process.tasks = left
+
+    # Ending
+
+    def finish(self, processes: list[Process]) -> None:
+        """Looks for exceptions that nobody took, in the world and in these processes. Raises the first."""
+        for process in (self._world, *processes):
+            if process.alive:
+                self._look_at(process)
+        if self.failure is not None:
+            raise self.failure
+
+    def end_all(self, processes: list[Process | None]) -> None:
+        """Kills what still runs."""
+        for process in processes:
+            if process is not None and process.alive:
+                self.kill(process)
+
+    def close(self) -> None:
+        """Lets go of everything. What the dead still hold is unwound now, where it can do no harm."""
+        self._closed = True
+        self._ready.clear()
+        self._timers.clear()
+        before = events._get_running_loop()
+        events._set_running_loop(self)
+        try:
+            for process in (*self._dead, self._world):
+                for task in process.tasks:
+                    task._log_destroy_pending = False
+                    if task.done():
+                        task._log_traceback = False
+                        continue
+                    with contextlib.suppress(BaseException):
+                        process.context.copy().run(task.get_coro().close)
+                process.tasks.clear()
+        finally:
+            events._set_running_loop(before)
+
+    def is_running(self) -> bool:
+        """See asyncio."""
+        return self._running
+
+    def is_closed(self) -> bool:
+        """See asyncio."""
+        return self._closed
+
+    def get_debug(self) -> bool:
+        """See asyncio."""
+        return False
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """See asyncio: here it fails the run."""
+        self.call_exception_handler(context)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """An exception that nobody took fails the run."""
+        problem = context.get("exception") or RuntimeError(str(context.get("message")))
+        if not self._closed:
+            self.failure = self.failure or problem

@@ -1,0 +1,198 @@
+"""What goes wrong: each kind of fault comes at random moments, as often as the world's settings say."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from .network import Weather
+from .truth import WatchedDisk
+from .world import World
+
+_CLOCK_JUMPS_MS = (-400_000, -280_000, -60_000, -1_000, 1_000, 60_000, 280_000, 400_000)
+_SLEEPS_MS = (60_000, 310_000, 650_000, 7_200_000)
+
+
+class Nemesis:
+    """Brings the faults of a world, until it is told to stop."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._tasks: list[asyncio.Task[None]] = []
+        self._server_busy = asyncio.Lock()
+        self._backup: WatchedDisk | None = None
+
+    def begin(self) -> None:
+        """From now on faults may come."""
+        faults = self._world.config.faults
+        kinds: tuple[tuple[str, float, Callable[[random.Random], Awaitable[None]]], ...] = (
+            ("cut", faults.cut, self._cut),
+            ("stall", faults.stall, self._stall),
+            ("crash", faults.crash, self._crash),
+            ("drain", faults.drain, self._drain),
+            ("pause", faults.pause, self._pause),
+            ("device crash", faults.device_crash, self._device_crash),
+            ("clock", faults.clock, self._clock),
+            ("sleep", faults.sleep, self._sleep),
+            ("restore", faults.restore, self._restore),
+        )
+        world = self._world
+        world.network.weather = Weather(
+            delay=world.config.delay,
+            refuse=faults.refuse,
+            lose_request=faults.lose_calls,
+            lose_answer=faults.lose_calls,
+            duplicate=faults.duplicate_calls,
+        )
+        store = world.server.faults
+        store.refused, store.unsure = faults.store / 3, faults.store
+        store.max_late = world.rng("late").choice((0.1, 2.0, 12.0))
+        for device in world.sdk:
+            device.failing = faults.store / 3
+        for name, rate, bring in kinds:
+            if rate:
+                rng = world.rng(f"nemesis {name}")
+                self._tasks.append(
+                    world.loop.spawn(None, self._again_and_again(name, rate, rng, bring))
+                )
+
+    async def end(self) -> None:
+        """No more faults; what is down comes up. Returns when the server runs."""
+        world = self._world
+        world.tell("calm", "no more faults")
+        world.network.calm()
+        world.server.faults.calm()
+        async with self._server_busy:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if world.server.running is None:
+                await world.server.start()
+            elif world.server.running.paused:
+                world.loop.resume(world.server.running)
+        world.bus_loss = 0.0
+        world.calm_bus()
+        for device in world.devices:
+            device.calm = True
+            if device.process is None:
+                device.start()
+
+    async def _again_and_again(
+        self,
+        name: str,
+        rate: float,
+        rng: random.Random,
+        bring: Callable[[random.Random], Awaitable[None]],
+    ) -> None:
+        while True:
+            await asyncio.sleep(rng.expovariate(rate))
+            await bring(rng)
+
+    # The network
+
+    async def _cut(self, rng: random.Random) -> None:
+        links = list(self._world.network.links)
+        if not links:
+            return
+        link = rng.choice(links)
+        soon = rng.random() * 0.2
+        device: float | None
+        device, server = rng.choice(
+            ((soon, soon), (soon, rng.uniform(1, 40)), (rng.uniform(1, 40), soon), (None, 30.0))
+        )
+        self._world.tell("cut", f"{link.device.name}, it notices after {device}")
+        link.cut(device, server)
+
+    async def _stall(self, rng: random.Random) -> None:
+        links = list(self._world.network.links)
+        if links:
+            link = rng.choice(links)
+            pipe = rng.choice((link.up, link.down))
+            pipe.stall(self._world.loop.time() + rng.uniform(0.1, 8))
+
+    async def _device_crash(self, rng: random.Random) -> None:
+        world = self._world
+        device = rng.choice(world.devices)
+        power = rng.random() < 0.4
+        if device.process is None:
+            return
+        world.tell("device", f"{device.name} {'loses power' if power else 'crashes'}")
+        if device in world.sdk and rng.random() < 0.25:
+            await world.sdk[world.sdk.index(device)].close()  # type: ignore[arg-type]
+        device.crash(power=power)
+        world.loop.later(rng.choice((0.0, 1.0, 8.0)), self._device_start, device)
+
+    def _device_start(self, device: object) -> None:
+        for known in self._world.devices:
+            if known is device and known.process is None:
+                known.start()
+
+    # The server
+
+    async def _crash(self, rng: random.Random) -> None:
+        world = self._world
+        async with self._server_busy:
+            process = world.server.running
+            if process is None:
+                return
+            # At any of its steps: soon after something happened, when most is under way.
+            fallen = asyncio.get_running_loop().create_future()
+            world.loop.after_steps(rng.randint(1, 150), process, lambda: fallen.set_result(None))
+            await fallen
+            world.tell("server", f"{process.name} crashes")
+            world.server.crash()
+            await asyncio.sleep(rng.choice((0.0, 0.5, 3.0)))
+            self._set_clock(rng, 0.3)
+            await world.server.start()
+            world.tell("server", "is up again")
+
+    async def _drain(self, rng: random.Random) -> None:
+        world = self._world
+        async with self._server_busy:
+            world.tell("server", "drains")
+            await world.server.drain(rng.choice((0, 2_000)), rng.choice((0.5, 5.0)))
+            world.tell("server", "has stopped")
+            await asyncio.sleep(rng.random())
+            if world.server.running is None:
+                await world.server.start()
+
+    async def _pause(self, rng: random.Random) -> None:
+        world = self._world
+        async with self._server_busy:
+            process = world.server.running
+            if process is not None:
+                world.tell("server", "pauses")
+                world.loop.pause(process)
+                await asyncio.sleep(rng.choice((0.5, 4.0, 12.0)))
+                world.loop.resume(process)
+
+    async def _restore(self, rng: random.Random) -> None:
+        world = self._world
+        async with self._server_busy:
+            if self._backup is None:
+                self._backup = world.disk.backup()
+                world.tell("server", "is backed up")
+                return
+            world.server.crash()
+            world.replace_disk(self._backup)
+            self._backup = None
+            world.tell("server", "is restored from the backup")
+            await asyncio.sleep(rng.random())
+            await world.server.start()
+
+    # Time
+
+    async def _clock(self, rng: random.Random) -> None:
+        self._set_clock(rng, 1.0)
+
+    def _set_clock(self, rng: random.Random, chance: float) -> None:
+        if rng.random() < chance:
+            clock = rng.choice([self._world.server.clock, *(d.clock for d in self._world.devices)])
+            clock.skew_ms += rng.choice(_CLOCK_JUMPS_MS)
+            self._world.tell("clock", f"one is off by {clock.skew_ms} ms")
+
+    async def _sleep(self, rng: random.Random) -> None:
+        slept = rng.choice(_SLEEPS_MS)
+        self._world.true.slept_ms += slept
+        self._world.tell("clock", f"{slept} ms go by unnoticed")

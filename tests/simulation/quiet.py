@@ -1,0 +1,185 @@
+"""When all is quiet: every device becomes level, without reconnecting, and what it knows is what is fetched fresh."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tidings import MemberRole, TidingsError
+
+from .sdk_device import SdkDevice
+from .truth import OPEN
+from .violation import Violation
+from .world import World
+
+_HEAL_S = 120.0
+"""Within this time a device notices a dead connection, connects and is brought level."""
+
+
+class Quiet:
+    """The checks of a world in which nothing goes wrong any more. They raise Violation."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def level(self) -> None:
+        """Waits until every device is level: I5. Those that stay behind are a violation."""
+        world = self._world
+        beat = world.config.limits.beacon_interval_ms / 1000
+        # What is dead and doesn't know it yet shows within this time.
+        await asyncio.sleep(2.5 * beat)
+        deadline = world.loop.time() + _HEAL_S
+        while behind := self._behind():
+            if world.loop.time() > deadline:
+                raise Violation("I5", f"after {_HEAL_S:g} quiet seconds: {'; '.join(behind)}")
+            await asyncio.sleep(0.25)
+
+    async def stays_level(self) -> None:
+        """Everybody says something: all are level within two beats, and nobody connects again: I13."""
+        world = self._world
+        beat = world.config.limits.beacon_interval_ms / 1000
+        # Connections that ended while others healed may still be made again.
+        await asyncio.sleep(2 * beat)
+        await self.level()
+        connects = {device.name: device.connects for device in world.devices}
+        for device in world.sdk:
+            for name in world.truth.conversations_of(device.user)[:3]:
+                if world.truth.log(name).is_member(device.user):
+                    device.say(name, 1)
+        # The slowest: a delay each way and the store's for a handful of calls.
+        patience = 2 * beat + 10 * world.config.delay + 40 * world.config.store_delay
+        await asyncio.sleep(patience)
+        behind = self._behind()
+        if behind:
+            raise Violation("I13", f"{patience:g} s after the last message: {'; '.join(behind)}")
+        again = [d.name for d in world.devices if d.connects != connects[d.name]]
+        if again:
+            raise Violation("I13", f"connected again though nothing was wrong: {again}")
+
+    def _behind(self) -> list[str]:
+        """What is missing where."""
+        world, truth = self._world, self._world.truth
+        found = []
+        for device in world.devices:
+            watch = device.watch
+            if watch is None or not watch.synced:
+                found.append(f"{device.name} is not connected")
+                continue
+            if isinstance(device, SdkDevice) and not device.online:
+                found.append(f"{device.name} is not online")
+            for name in truth.names_visible_to(device.user):
+                end = truth.log(name).visible_end(device.user)
+                have = watch.positions.get(name, 0)
+                if isinstance(device, SdkDevice):
+                    have = min(have, device.data.positions.get(name, 0))
+                if have < end:
+                    found.append(f"{device.name} has {name}:{have} of {end}")
+            if isinstance(device, SdkDevice) and device.client is not None:
+                waiting = device.client.pending()
+                if waiting:
+                    found.append(f"{device.name} has {len(waiting)} unsent messages")
+        return found
+
+    # I12
+
+    async def fresh(self) -> None:
+        """What is fetched by each user is what the log says, and what the devices have: I12."""
+        for device in self._world.sdk:
+            task = self._world.loop.spawn(device.process, self._fetch(device))
+            await asyncio.wait([task])
+            try:
+                task.result()
+            except TidingsError as error:
+                raise Violation("I12", f"{device.name} can't fetch: {error}") from error
+
+    async def _fetch(self, device: SdkDevice) -> None:
+        truth, user, client = self._world.truth, device.user, device.client
+        assert client is not None
+        fetched = {c.conversation_id: c async for c in client.conversations(page_size=2)}
+        mine = {n for n in truth.conversations_of(user) if truth.log(n).is_member(user)}
+        if set(fetched) != mine:
+            raise Violation("I12", f"{user} lists {sorted(fetched)}, is in {sorted(mine)}")
+        unread = await client.unread()
+        for name, conversation in fetched.items():
+            log = truth.log(name)
+            stay = log.stays[user][-1]
+            receipts = {r.user_id: r async for r in client.receipts(name, page_size=2)}
+            read = receipts[user].read_seq if user in receipts else 0
+            messages = sum(e.WhichOneof("body") == "message" for e in log.entries[:read])
+            expected = (
+                log.head,
+                len(log.members()),
+                stay.first,
+                MemberRole.OWNER if user in log.owners else MemberRole.MEMBER,
+                read,
+                log.ordinal - max(stay.before, messages),
+            )
+            got = (
+                conversation.head_seq,
+                conversation.member_count,
+                conversation.join_seq,
+                conversation.role,
+                conversation.read_seq,
+                conversation.unread_count,
+            )
+            if got != expected:
+                raise Violation("I12", f"{user} fetches {name} as {got}, the log says {expected}")
+            counted = unread.counts.get(name)
+            if (counted.unread_count if counted else 0) != expected[-1]:
+                raise Violation("I12", f"{user} has {counted} unread of {expected[-1]} in {name}")
+            members = [m.user_id async for m in client.members(name, page_size=2)]
+            if members != log.members():
+                raise Violation("I12", f"{name} has {members}, the log says {log.members()}")
+            if device.data.positions.get(name, 0) != conversation.head_seq:
+                raise Violation("I12", f"{device.name} has another head of {name}")
+
+    # At the end
+
+    def final(self) -> None:
+        """The invariants of what is stored: I1, the inboxes, the order and the number of what was said."""
+        world, truth = self._world, self._world.truth
+        world.judge.ledger.check(truth)
+        self._inboxes()
+        texts: dict[str, tuple[str, int]] = {}
+        for name, log in truth.logs.items():
+            last: dict[str, int] = {}
+            for entry in log.entries:
+                text = entry.message.text
+                device, _, number = text.rpartition(".")
+                if not device:
+                    continue
+                if text in texts:
+                    raise Violation("I2", f"{text} is at {texts[text]} and at {(name, entry.seq)}")
+                texts[text] = (name, entry.seq)
+                if last.get(device, 0) > int(number):
+                    raise Violation(
+                        "order", f"{name}:{entry.seq}: {text} comes after {device}.{last[device]}"
+                    )
+                last[device] = int(number)
+        for device in world.sdk:
+            for said in device.data.said.values():
+                there = said.text in texts
+                if said.kept and not there and not said.failed and not said.lost:
+                    raise Violation("I1", f"{said.text} was taken by the SDK, and is nowhere")
+
+    def _inboxes(self) -> None:
+        """Each change of a membership is noted once in the inbox of whom it concerns."""
+        truth = self._world.truth
+        expected: dict[str, list[tuple[str, str, int]]] = {}
+        for name, log in truth.logs.items():
+            for user, stays in log.stays.items():
+                notes = expected.setdefault(f"inbox:{user}", [])
+                for stay in stays:
+                    notes.append((name, "joined", stay.first))
+                    if stay.last != OPEN:
+                        notes.append((name, "left", stay.last))
+        for inbox, notes in expected.items():
+            found = []
+            for entry in truth.log(inbox).entries:
+                joined, left = entry.conversation_joined, entry.conversation_left
+                if entry.WhichOneof("body") == "conversation_joined":
+                    found.append((joined.conversation_id, "joined", joined.seq))
+                else:
+                    found.append((left.conversation_id, "left", left.seq))
+            if sorted(found) != sorted(notes):
+                raise Violation("inbox", f"{inbox} holds {found}, due is {notes}")
+

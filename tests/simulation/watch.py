@@ -1,0 +1,124 @@
+"""Watches over devices: every frame and call of each is held against the truth at the moment when it leaves the server.
+
+What the server says is judged when it says it, not when it arrives: what isn't durable then may not be told, even if
+it would be a moment later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import Message
+from tidings.v1 import conversation_service_pb2, entry_pb2, error_pb2, message_pb2
+from tidings_server.errors import Reason
+
+from .attempts import Attempt, Ledger
+from .truth import Log, Truth
+from .violation import Violation
+
+if TYPE_CHECKING:
+    from .loop import SimLoop
+
+_REASONS = {reason.value: reason.name for reason in Reason}
+
+
+def reason_name(error: error_pb2.Error) -> str:
+    """The name of an error's reason."""
+    return _REASONS.get(error.reason, str(error.reason))
+
+
+@dataclass(slots=True)
+class Marks:
+    """The largest receipts of a (conversation, user) that anybody was told to be in force."""
+
+    delivered: dict[tuple[str, str], int] = field(default_factory=dict)
+    read: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+class Judge:
+    """What all watches share: the truth, the ledger, and whom to tell of violations and of what happens."""
+
+    def __init__(
+        self,
+        loop: SimLoop,
+        truth: Callable[[], Truth],
+        report: Callable[[Violation], None],
+        story: Callable[[str, str], None],
+    ) -> None:
+        self.loop = loop
+        self._truth = truth
+        self.report = report
+        self.story = story
+        self.ledger = Ledger()
+        self.marks = Marks()
+        self.checks = 0
+
+    @property
+    def truth(self) -> Truth:
+        """What the disk holds now."""
+        return self._truth()
+
+    def appeared(self, log: Log, entry: entry_pb2.Entry) -> None:
+        """An entry was committed. Raises Violation when it may not be."""
+        self.ledger.appeared(log, entry)
+
+    def shown(self, user: str, name: str, seq: int, raw: bytes, who: str) -> None:
+        """An entry is given to a user. Raises Violation when it is another than the stored one, or not theirs."""
+        self.checks += 1
+        log = self.truth.log(name)
+        where = f"{name}:{seq}"
+        if not 1 <= seq <= log.head:
+            raise Violation("I4", f"{where} is given to {who}, and isn't stored")
+        if raw != log.raw[seq - 1]:
+            raise Violation("I4", f"{where} is given to {who} other than it is stored")
+        if not log.visible(user, seq):
+            raise Violation("I9", f"{where} is given to {who}, who may not see it")
+
+    def mark_told(self, name: str, user: str, delivered: int, read: int, who: str) -> None:
+        """A receipt is told. Raises Violation when it lies beyond the head."""
+        head = self.truth.log(name).head
+        if max(delivered, read) > head:
+            raise Violation(
+                "I7", f"{name}: {user} at {delivered}/{read} is told to {who}, the head is {head}"
+            )
+        key = (name, user)
+        marks = self.marks
+        marks.delivered[key] = max(marks.delivered.get(key, 0), delivered)
+        marks.read[key] = max(marks.read.get(key, 0), read)
+
+    def outcome(
+        self, attempt: Attempt, log_name: str, seq: int, error: error_pb2.Error | None
+    ) -> None:
+        """A change that was asked for has ended. Raises Violation."""
+        self.checks += 1
+        if error is not None:
+            self.ledger.refused(attempt, self.truth, error)
+        elif seq:
+            self.ledger.acknowledged(attempt, self.truth, log_name, seq)
+
+
+def begin_attempt(
+    judge: Judge, user: str, who: str, request: Message
+) -> tuple[Attempt | None, str]:
+    """Notes a change that is asked for; gives its conversation too, for whatever request."""
+    name: str = getattr(request, "conversation_id", "")
+    if isinstance(request, message_pb2.SendMessageRequest):
+        content, change_id = request.content.SerializeToString(), request.message_id
+    elif isinstance(request, conversation_service_pb2.CreateConversationRequest):
+        if not request.request_id:
+            return None, ""
+        name, content, change_id = "create", b"conversation_created", request.request_id
+    elif isinstance(request, conversation_service_pb2.AddMembersRequest):
+        content, change_id = b"members_added", request.request_id
+    elif isinstance(
+        request,
+        conversation_service_pb2.RemoveMemberRequest
+        | conversation_service_pb2.LeaveConversationRequest,
+    ):
+        content, change_id = b"member_removed", request.request_id
+    else:
+        return None, name
+    attempt = judge.ledger.begin((name, user, change_id), content, who, judge.loop.time())
+    return attempt, name
