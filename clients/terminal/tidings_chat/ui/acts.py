@@ -1,0 +1,167 @@
+"""What commands and dialogs do, and how it is told when they can't."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Final
+
+from tidings import Availability, TidingsError
+
+from ..commands import Run, user_id
+from ..explain import explain
+from ..model import Chat
+from ..session import ChatSession
+from ..text import one_line
+from .dialogs import Members, Question
+
+if TYPE_CHECKING:
+    from .app import ChatApp
+
+_MEMBERS: Final = 200
+_AVAILABILITY: Final = {
+    "available": Availability.AVAILABLE,
+    "away": Availability.AWAY,
+    "busy": Availability.DO_NOT_DISTURB,
+}
+
+
+class Acts:
+    """Carries out what was asked for and tells what came of it."""
+
+    def __init__(self, app: ChatApp, session: ChatSession) -> None:
+        self._app = app
+        self._session = session
+
+    async def run(self, command: Run, typed: str) -> None:
+        """Carry out a command. What was typed comes back where it failed."""
+        if not await self._run(command):
+            self._app.composer.give_back(typed)
+
+    async def _run(self, command: Run) -> bool:
+        arguments = command.arguments
+        match command.name:
+            case "dm":
+                return await self.begin("", (user_id(arguments[0]),))
+            case "group":
+                people = tuple(user_id(name) for name in arguments[1:])
+                return await self.begin(arguments[0], people, group=True)
+            case "status":
+                return await self._status(arguments)
+            case "help":
+                self._app.action_help()
+            case "theme":
+                self._app.action_toggle_theme()
+            case "quit":
+                self._app.exit()
+            case _:
+                chat = self._app.chat
+                if chat is None:
+                    self._app.tell("Choose a conversation first.", severity="warning")
+                    return False
+                return await self._within(command.name, chat, arguments)
+        return True
+
+    async def _within(self, name: str, chat: Chat, arguments: tuple[str, ...]) -> bool:
+        if name in ("add", "remove", "leave") and chat.direct:
+            self._app.tell(
+                "A conversation of two stays as it is; /group makes a group.", severity="warning"
+            )
+            return False
+        match name:
+            case "add":
+                return await self._add(chat, tuple(user_id(one) for one in arguments))
+            case "remove":
+                return await self._remove(chat, user_id(arguments[0]))
+            case "leave":
+                self._leave(chat)
+            case "members":
+                return await self._members(chat)
+            case "retry":
+                failed = [own for own in chat.timeline.outgoing.values() if own.error is not None]
+                for own in failed:
+                    await self.retry(chat, own.message_id)
+                if not failed:
+                    self._app.tell("Nothing has failed here.")
+        return True
+
+    async def _try(self, what: str, work: Awaitable[object]) -> bool:
+        """Await something; tells why where it fails."""
+        try:
+            await work
+        except TidingsError as error:
+            self._app.tell(f"{what}: {explain(error)}.", severity="error")
+            return False
+        return True
+
+    async def begin(self, title: str, people: tuple[str, ...], *, group: bool = False) -> bool:
+        """Begin a conversation: with one person, or a group where there are more or a title."""
+        group = group or bool(title) or len(people) > 1
+
+        async def work() -> None:
+            if group:
+                chat = await self._session.create_group(title, people)
+            else:
+                chat = await self._session.create_direct(people[0])
+            self._app.open(chat.conversation_id)
+
+        return await self._try("The conversation can't be made", work())
+
+    async def _add(self, chat: Chat, people: tuple[str, ...]) -> bool:
+        async def work() -> None:
+            if not await self._session.add(chat, people):
+                self._app.tell("They are members already.")
+
+        return await self._try("They can't be added", work())
+
+    async def _remove(self, chat: Chat, user: str) -> bool:
+        async def work() -> None:
+            if not await self._session.remove(chat, user):
+                self._app.tell(f"{one_line(user)} is no member.", severity="warning")
+
+        return await self._try(f"{one_line(user)} can't be removed", work())
+
+    def _leave(self, chat: Chat) -> None:
+        async def leave() -> None:
+            await self._try("You can't leave", self._session.leave(chat))
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._app.run_worker(leave())
+
+        text = f"You will get nothing more of “{one_line(chat.name)}”."
+        self._app.push_screen(Question("Leave the group?", text, "Leave"), answered)
+
+    async def _members(self, chat: Chat) -> bool:
+        async def work() -> None:
+            members = await self._session.members(chat, _MEMBERS)
+            count = max(chat.member_count, len(members))
+            screen = Members(one_line(chat.name), members, count, self._session.model.me)
+            await self._app.push_screen(screen)
+
+        return await self._try("The members can't be had", work())
+
+    async def _status(self, arguments: tuple[str, ...]) -> bool:
+        words = list(arguments)
+        availability = _AVAILABILITY.get(words[0].lower()) if words else None
+        if availability is not None:
+            words = words[1:]
+        text = " ".join(words)
+
+        async def work() -> None:
+            await self._session.set_status(availability or Availability.AVAILABLE, text)
+            self._app.tell("The others see it now.")
+
+        return await self._try("The status can't be set", work())
+
+    async def retry(self, chat: Chat, message_id: str) -> None:
+        """Send a failed message again."""
+        await self._try("Not sent", self._session.retry(chat, message_id))
+
+    async def discard(self, chat: Chat, message_id: str) -> None:
+        """Give up a message that wasn't sent."""
+
+        async def work() -> None:
+            if not await self._session.discard(chat, message_id):
+                self._app.tell("It has been sent already.", severity="warning")
+
+        await self._try("It can't be given up", work())
