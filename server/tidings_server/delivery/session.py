@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from ..bus.base import PagePublished
+from ..bus.base import NoticePublished, PagePublished
 from ..codec import events
 from ..codec.entries import decode_entries
 from ..codec.requests import RequestReader
@@ -203,10 +203,13 @@ class Session:
         self.outbox.put(body)
         return False
 
-    def notice(self, frame: bytes) -> None:
-        """Something that is not kept was published: sent unless the outbox is full."""
-        if self.outbox.room(len(frame)) and self._syncing is None:
-            self.outbox.put(frame)
+    def notice(self, publication: NoticePublished) -> None:
+        """Something that is not kept was published: sent to members unless the outbox is full."""
+        position = self.positions.get(publication.log)
+        if position is None or not position.open or self._syncing is not None:
+            return
+        if self.outbox.room(len(publication.frame)):
+            self.outbox.put(publication.frame)
 
     def removed(self, name: str, seq: int) -> None:
         """The user's membership ended at a position; the hub has let go of the log."""
@@ -224,13 +227,13 @@ class Session:
         """The server is about to stop."""
         self.outbox.put(events.going_away_event(delay_ms))
 
-    def beat(self, now_ms: int, interval_s: float) -> None:
+    def beat(self, now_ms: int) -> None:
         """The heartbeat: a beacon, and a look at the token."""
         level = self._syncing is None and self._catch_up.idle
         positions = [(p.log, p.sent) for p in self.positions.values() if p.sent] if level else None
         if self.outbox.room(100):
             self.outbox.put(events.beacon_event(now_ms, positions))
-        self._watch_token(now_ms, interval_s)
+        self._watch_token()
 
     def logs(self) -> list[str]:
         """The logs that the session has joined, and perhaps some that it has left."""
@@ -329,7 +332,7 @@ class Session:
                 window=hello.window,
             )
         )
-        self._watch_token(now, services.limits.beacon_interval_ms / 1000)
+        self._watch_token()
         self._spawn(self._synchronise(command_id, hello))
 
     async def _refresh(self, command_id: int, command: c.RefreshToken) -> None:
@@ -347,8 +350,7 @@ class Session:
                 )
             self.principal = principal
             self._warned = False
-            now = self._services.clock.now_ms()
-            self._watch_token(now, self._services.limits.beacon_interval_ms / 1000)
+            self._watch_token()
             outcome = c.TokenRefreshed(principal.expires_at_ms)
         except DomainError as problem:
             outcome = problem
@@ -421,6 +423,9 @@ class Session:
     async def _ranges(self, name: str) -> tuple[tuple[tuple[int, int], ...], int]:
         view = await self._services.sequencer.view(name, self.principal.user_id)
         assert view.membership is not None, "memberships are never taken back"
+        if not view.membership.current:
+            # The bus may have lost the page with the removal: what follows it must not be pushed.
+            self._services.hub.leave(name, self)
         return visible_ranges(view.membership), view.head
 
     # The inbox
@@ -435,13 +440,22 @@ class Session:
         """Follows a conversation that the user has become a member of, perhaps again."""
         services = self._services
         known = self.positions.get(name)
-        if known is not None and known.open:
+        # A stay that catching up has met is open too, but is followed only once it is joined here.
+        if known is not None and known.open and services.hub.has_joined(name, self):
             return
-        await services.hub.join([name], self)
-        view = await services.sequencer.view(name, self.principal.user_id)
-        if view.membership is None:
+        try:
+            while True:
+                await services.hub.join([name], self)
+                view = await services.sequencer.view(name, self.principal.user_id)
+                if view.membership is None:
+                    services.hub.leave(name, self)
+                    return
+                # A removal that was published meanwhile has let go of the log.
+                if not view.membership.current or services.hub.has_joined(name, self):
+                    break
+        except asyncio.CancelledError:
             services.hub.leave(name, self)
-            return
+            raise
         ranges = visible_ranges(view.membership)
         # Another task may have joined it while this one waited.
         position = self.positions.get(name)
@@ -456,25 +470,31 @@ class Session:
 
     # Ending
 
-    def _watch_token(self, now_ms: int, interval_s: float) -> None:
-        left_ms = self.principal.expires_at_ms - now_ms
-        if left_ms <= self._services.token_warning_ms and not self._warned:
-            self._warned = True
-            self.outbox.put(events.token_expiring_event(self.principal.expires_at_ms))
-        loop = asyncio.get_running_loop()
+    def _watch_token(self) -> None:
+        """Warns of the token's expiry, and sees to what is due before the next heartbeat."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-        if left_ms <= interval_s * 1000:
-            self._expiry = loop.call_later(max(left_ms, 0) / 1000, self._expire)
+        services = self._services
+        left_ms = self.principal.expires_at_ms - services.clock.now_ms()
+        if left_ms <= services.token_warning_ms and not self._warned:
+            self._warned = True
+            self.outbox.put(events.token_expiring_event(self.principal.expires_at_ms))
+        due_ms = max(left_ms if self._warned else left_ms - services.token_warning_ms, 0)
+        if due_ms <= services.limits.beacon_interval_ms:
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(due_ms / 1000, self._token_due)
 
-    def _expire(self) -> None:
+    def _token_due(self) -> None:
+        # The wall clock decides: it may have been set, and timers are not exact.
+        if self._services.clock.now_ms() < self.principal.expires_at_ms:
+            self._watch_token()
+            return
         self._expiry = None
-        if self._services.clock.now_ms() >= self.principal.expires_at_ms:
-            problem = DomainError(
-                Reason.TOKEN_EXPIRED, "The token has expired; connect with a new one."
-            )
-            self.end(problem, reconnect=True)
+        problem = DomainError(
+            Reason.TOKEN_EXPIRED, "The token has expired; connect with a new one."
+        )
+        self.end(problem, reconnect=True)
 
     async def _finish(self, problem: DomainError) -> None:
         # A device that does not read is not waited for.
