@@ -15,6 +15,17 @@ run: ## Run the server with demo people, conversations and tokens (ARGS="--help"
 	@tools/setup.sh run
 	exec $(BIN)/tidings-server serve --demo $(ARGS)
 
+# USER is in every environment: only one given to make is meant.
+ifneq ($(filter command line,$(origin USER)),)
+CHAT_USER := $(USER)
+else
+CHAT_USER := alice
+endif
+.PHONY: chat
+chat: ## Chat in the terminal with the demo server (USER=alice; ARGS="--device second" for another window)
+	@tools/setup.sh run
+	@$(BIN)/tidings-chat --user $(CHAT_USER) $(ARGS)
+
 ##@ Develop
 .PHONY: setup
 setup: ## Make .venv with everything to develop and test
@@ -36,6 +47,7 @@ lint: setup ## Style and mistakes (ruff)
 types: setup ## Types (mypy, strict)
 	$(BIN)/mypy
 	$(BIN)/mypy clients/python/tests
+	$(BIN)/mypy clients/terminal/tests
 
 .PHONY: imports
 imports: setup ## Imports between layers (import-linter)
