@@ -107,6 +107,7 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._expiry: asyncio.TimerHandle | None = None
         self._warned = False
+        self._warning_ms = services.token_warning_ms
         self._closed = False
 
     # The transport's side
@@ -350,6 +351,9 @@ class Session:
                 )
             self.principal = principal
             self._warned = False
+            # Of a token that lives shorter than the warning, it comes at half its life, not at once again.
+            left_ms = principal.expires_at_ms - self._services.clock.now_ms()
+            self._warning_ms = min(self._services.token_warning_ms, left_ms // 2)
             self._watch_token()
             outcome = c.TokenRefreshed(principal.expires_at_ms)
         except DomainError as problem:
@@ -477,10 +481,10 @@ class Session:
             self._expiry = None
         services = self._services
         left_ms = self.principal.expires_at_ms - services.clock.now_ms()
-        if left_ms <= services.token_warning_ms and not self._warned:
+        if left_ms <= self._warning_ms and not self._warned:
             self._warned = True
             self.outbox.put(events.token_expiring_event(self.principal.expires_at_ms))
-        due_ms = max(left_ms if self._warned else left_ms - services.token_warning_ms, 0)
+        due_ms = max(left_ms if self._warned else left_ms - self._warning_ms, 0)
         if due_ms <= services.limits.beacon_interval_ms:
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(due_ms / 1000, self._token_due)
