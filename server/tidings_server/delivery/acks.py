@@ -14,6 +14,7 @@ from ..bus.base import Bus, NoticePublished
 from ..codec.events import receipt_event
 from ..core.ids import is_inbox
 from ..core.principal import Principal
+from ..errors import DomainError
 from ..messaging.receipts import keeps_delivered, tells_live
 from ..messaging.sequencer import Sequencer
 from ..storage.base import CursorRow, Receipt, Store, StoreUnavailable
@@ -63,6 +64,16 @@ class AckBook:
             await asyncio.wait([self._writing])
         await self._write()
 
+    async def _member_count(self, name: str) -> int | None:
+        count = self._sequencer.member_count(name)
+        if count is not None:
+            return count
+        try:
+            # Nobody has written to it for a while: it must be loaded.
+            return (await self._sequencer.state(name)).conversation.member_count
+        except DomainError:
+            return None
+
     def _begin(self) -> None:
         self._timer = None
         self._writing = asyncio.get_running_loop().create_task(self._write_and_go_on())
@@ -80,8 +91,7 @@ class AckBook:
         delivered, self._delivered = self._delivered, {}
         receipts = []
         for (name, user), seq in delivered.items():
-            members = self._sequencer.member_count(name)
-            if keeps_delivered(members):
+            if keeps_delivered(await self._member_count(name)):
                 receipts.append(Receipt(name, user, delivered_seq=seq))
         try:
             if cursors:

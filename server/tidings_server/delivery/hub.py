@@ -80,6 +80,10 @@ class Hub:
         """The sessions that get what is published to a log."""
         return list(self._joined.get(log, ()))
 
+    def has_joined(self, log: str, session: Session) -> bool:
+        """Whether a session gets what is published to a log."""
+        return session in self._joined.get(log, ())
+
     def is_online(self, user_id: str) -> bool:
         """Whether a device of the user has a session on this node."""
         return user_id in self._users
@@ -153,7 +157,7 @@ class Hub:
             return
         if isinstance(publication, NoticePublished):
             for session in joined:
-                session.notice(publication.frame)
+                session.notice(publication)
             return
         page = publication.page
         self._pages.add(publication.log, page)
@@ -189,5 +193,5 @@ class Hub:
             await asyncio.sleep(self._interval_s / _BEATS)
             now = self._clock.now_ms()
             for session in list(self._beats[self._next_beat]):
-                session.beat(now, self._interval_s)
+                session.beat(now)
             self._next_beat = (self._next_beat + 1) % _BEATS

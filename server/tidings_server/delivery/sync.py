@@ -130,6 +130,7 @@ async def _clamp_to_restored(
         shared = 0 if since is None else await _head_at(services, log, logs[log][0], since)
         clamped[log] = min(seq, shared)
         if clamped[log] < seq:
+            refused[:] = [r for r in refused if r.log != log]
             refused.append(c.RefusedCursor(log, clamped[log], _ahead(shared)))
     return clamped
 
