@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import TypeVar
 
 from tests.unit.made import content
@@ -33,12 +34,14 @@ TOKEN_MS = 12 * HOUR_MS
 async def until(condition: Callable[[], T], *, seconds: float = 60) -> T:
     """Waits, in virtual time, until a condition holds."""
     deadline = asyncio.get_running_loop().time() + seconds
+    pause = 0.001
     while True:
         found = condition()
         if found:
             return found
         assert asyncio.get_running_loop().time() < deadline, "the condition does not come true"
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.1, 0.5)
 
 
 async def settled() -> None:
@@ -175,8 +178,10 @@ class Device:
 class World:
     """One node. `script` decides what its store does."""
 
+    _worlds = count()
+
     def __init__(self, *, limits: Limits | None = None, disk: MemoryDisk | None = None) -> None:
-        self.rng = random.Random(11)
+        self.rng = random.Random(next(self._worlds))
         self.clock = VirtualClock()
         self.script = Script()
         self.disk = disk or MemoryDisk()
