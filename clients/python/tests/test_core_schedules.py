@@ -361,7 +361,7 @@ FAULTS = ("cuts", "crashes", "clock", "refusals", "denials", "members", "restore
     faults=st.sets(st.sampled_from(FAULTS)),
     count=st.integers(100, 1500),
 )
-@settings(max_examples=300)
+@settings(max_examples=120)
 def test_every_schedule_ends_level(seed: int, faults: set[str], count: int) -> None:
     rng = random.Random(seed)
     steps = [(weight, step) for fault, weight, step in STEPS if not fault or fault in faults]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import random
 import time
@@ -73,11 +74,11 @@ class SendHandle:
         if self.seq is not None:
             return self.seq
         if self.error is not None:
-            self._client._runner.core.forget_failed(self.message_id)  # noqa: SLF001
-            raise self.error
+            self._client._runner.forget_failed(self.message_id)  # noqa: SLF001
+            raise copy.copy(self.error)
         ended = self._client._runner.ended  # noqa: SLF001
         if ended is not None:
-            raise ended
+            raise copy.copy(ended)
         if self._future is None:
             self._future = asyncio.get_running_loop().create_future()
         await asyncio.wait([self._future])
@@ -124,7 +125,7 @@ class EventStream(AsyncIterator[Event]):
                 if runner.ended is not None:
                     if isinstance(runner.ended, ClientClosed):
                         raise StopAsyncIteration
-                    raise runner.ended
+                    raise copy.copy(runner.ended)
                 await runner.changed()
         finally:
             self._asked = False
@@ -257,7 +258,7 @@ class Client(Operations):
         runner = self._runner
         while runner.state.status is not ConnectionStatus.ONLINE:
             if runner.ended is not None:
-                raise runner.ended
+                raise copy.copy(runner.ended)
             await runner.changed()
 
     # Events
@@ -301,7 +302,7 @@ class Client(Operations):
         runner = self._runner
         core = runner.core
         if runner.ended is not None:
-            raise runner.ended
+            raise copy.copy(runner.ended)
         if not conversation_id:
             raise InvalidArgument("a conversation is required", field="conversation_id")
         try:
@@ -355,7 +356,7 @@ class Client(Operations):
         if item is None or item.state is SendState.HELD:
             return False
         if item.state is SendState.FAILED:
-            runner.core.forget_failed(message_id)
+            runner.forget_failed(message_id)
             return True
         await asyncio.shield(runner.loop.create_task(runner.discard(item)))
         handle = self._handles.pop(message_id, None)
@@ -402,11 +403,11 @@ class Client(Operations):
         runner = self._runner
         assert self._transport is not None
         if isinstance(runner.ended, ClientClosed):
-            raise runner.ended
+            raise copy.copy(runner.ended)
         payload = request.SerializeToString()
         backoff = self.config.backoff
         attempt = 0
-        refused = ""
+        renewed = False
         deadline = runner.loop.time() + self.config.call_timeout
         while True:
             token = await runner.token()
@@ -416,9 +417,9 @@ class Client(Operations):
             try:
                 return parse(await self._transport.call(method, payload, token, left))
             except TidingsError as error:
-                if error.code is Code.UNAUTHENTICATED and token != refused:
+                if error.code is Code.UNAUTHENTICATED and not renewed:
                     runner.tokens.refused(token)
-                    refused = token
+                    renewed = True
                     continue
                 delay = backoff.delay(attempt, self._rng, error.retry_after or 0.0)
                 passing = error.code is Code.UNAVAILABLE or (
@@ -433,7 +434,7 @@ class Client(Operations):
         runner = self._runner
         while not runner.core.session.user_id:
             if runner.ended is not None:
-                raise runner.ended
+                raise copy.copy(runner.ended)
             await runner.changed()
         return runner.core.session.user_id
 

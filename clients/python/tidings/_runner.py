@@ -176,6 +176,11 @@ class Runner:
         outbox.drop(item)
         self._after_core()
 
+    def forget_failed(self, message_id: str) -> None:
+        """The application knows that a message has failed."""
+        self.core.forget_failed(message_id)
+        self._save_if_due()
+
     # Saving
 
     def applied(self, event: events.Event) -> None:
@@ -382,12 +387,12 @@ class Runner:
             now = loop.time()
             synced = core.synced
             actions = core.receive(frame, now)
+            if core.welcomed and self.state.status is events.ConnectionStatus.CONNECTING:
+                self._refusals = 0
+                self._set_state(events.ConnectionStatus.SYNCING)
             if core.synced and not synced:
                 self._synced_at = now
                 self._set_state(events.ConnectionStatus.ONLINE)
-            elif core.welcomed and self.state.status is events.ConnectionStatus.CONNECTING:
-                self._refusals = 0
-                self._set_state(events.ConnectionStatus.SYNCING)
             for action in actions:
                 if isinstance(action, (_core.Reconnect, _core.End)):
                     self._after_core()
