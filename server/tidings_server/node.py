@@ -21,6 +21,7 @@ from .delivery.acks import AckBook
 from .delivery.hub import Hub
 from .delivery.outbox import Sink
 from .delivery.session import Session, SessionServices
+from .delivery.sync import Synchroniser
 from .errors import DomainError, Reason
 from .messaging.conversations import Conversations
 from .messaging.effects import MembershipEffects
@@ -99,6 +100,7 @@ class Node:
             sequencer=self.sequencer,
             handlers=self.handlers,
             hub=self.hub,
+            sync=Synchroniser(store, self.sequencer, self._acks, self.limits),
             acks=self._acks,
             reader=self.reader,
             clock=clock,
@@ -128,7 +130,7 @@ class Node:
         """Takes no new sessions, and tells every device to connect again after a delay of its own,
         at most `spread_ms`.
         """
-        self.hub.draining = True
+        self.hub.drain()
         for session in self.hub.sessions:
             session.going_away(self._rng.randint(0, max(spread_ms, 0)))
 

@@ -57,7 +57,7 @@ class Hub:
         self._beat_of: dict[Session, int] = {}
         self._next_beat = 0
         self._beating: asyncio.Task[None] | None = None
-        self.draining = False
+        self._draining = False
         bus.on_publication = self.on_publication
         bus.on_resync = self.on_resync
 
@@ -70,6 +70,15 @@ class Hub:
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.wait([self._beating])
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new sessions are taken."""
+        return self._draining
+
+    def drain(self) -> None:
+        """Takes no new sessions from now on."""
+        self._draining = True
 
     @property
     def sessions(self) -> list[Session]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -33,10 +33,7 @@ from .catch_up import CatchUp
 from .outbox import Outbox, Sink
 from .position import Position, Window
 from .resume import visible_ranges
-from .sync import SyncPlan, synchronise
-
-if TYPE_CHECKING:
-    from .hub import Hub
+from .sync import Synchroniser, SyncPlan
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +41,37 @@ _FAREWELL_S = 2.0
 _SYNC_RETRY_S = 0.5
 
 Verify = Callable[[str], Awaitable[Principal]]
+
+
+class Registry(Protocol):
+    """Which sessions of a node get what is published: the hub, as its sessions see it."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new sessions are taken."""
+        ...
+
+    def open(self, session: Session) -> None:
+        """A device has said hello. An older session of it ends."""
+        ...
+
+    def close(self, session: Session) -> None:
+        """A session has ended. May be called twice."""
+        ...
+
+    async def join(self, logs: Iterable[str], session: Session) -> None:
+        """A session is to get what is published to these logs from now on; returns when that is
+        sure.
+        """
+        ...
+
+    def leave(self, log: str, session: Session) -> None:
+        """A session gets no more of a log."""
+        ...
+
+    def has_joined(self, log: str, session: Session) -> bool:
+        """Whether a session gets what is published to a log."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +82,8 @@ class SessionServices:
     pages: TailCache
     sequencer: Sequencer
     handlers: Handlers
-    hub: Hub
+    hub: Registry
+    sync: Synchroniser
     acks: AckBook
     reader: RequestReader
     clock: Clock
@@ -240,7 +269,7 @@ class Session:
         """The logs that the session has joined, and perhaps some that it has left."""
         return [*self.positions, *self._following]
 
-    async def follow(self, logs: list[str]) -> None:
+    async def _follow(self, logs: list[str]) -> None:
         """Joins the logs of the user before it is known where in them the device is."""
         self._following = logs
         await self._services.hub.join(logs, self)
@@ -397,7 +426,7 @@ class Session:
         """Where the session starts, as soon as the store can tell."""
         while True:
             try:
-                return await synchronise(self, hello, self._services)
+                return await self._services.sync.plan(self.principal, hello, self._follow)
             except (StoreUnavailable, DomainError) as problem:
                 self._services.counters.store_errors += 1
                 log.warning("sync_waits", cause=str(problem), session=self.id)

@@ -4,20 +4,21 @@ between: subscribe, heads, memberships, then the log, then live.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..codec.requests import cursor_problem
 from ..core import commands as c
 from ..core.ids import inbox_log
+from ..core.limits import Limits
 from ..core.memberships import Membership
+from ..core.principal import Principal
 from ..errors import DomainError, Reason, conversation_not_found
-from ..storage.base import Head
+from ..messaging.sequencer import Sequencer
+from ..storage.base import Head, Store
+from .acks import AckBook
 from .position import OPEN_END, Position
 from .resume import start, visible_ranges
-
-if TYPE_CHECKING:
-    from .session import Session, SessionServices
 
 Passed = tuple[tuple[str, int, int], ...]
 Ranges = tuple[tuple[int, int], ...]
@@ -33,63 +34,128 @@ class SyncPlan:
     refused: tuple[c.RefusedCursor, ...]
 
 
-async def synchronise(session: Session, hello: c.Hello, services: SessionServices) -> SyncPlan:
-    """Joins the logs of the user and reads where the device is to start in each.
+class Synchroniser:
+    """Reads where devices are to start. One instance serves all sessions."""
 
-    Raises StoreUnavailable, and DomainError; may be called again.
-    """
-    store = services.store
-    user, device = session.principal.user_id, session.principal.device_id
-    inbox = inbox_log(user)
-    conversations = await store.user_logs(user)
-    await session.follow([inbox, *conversations])
-    heads = await store.heads([inbox, *conversations])
-    logs = await _visible(session, services, heads)
-    stored = await store.cursors(user, device)
-    for log, seq in services.acks.remembered(session.principal).items():
-        stored[log] = max(seq, stored.get(log, 0))
-    named, refused = _take_cursors(hello, logs, user)
-    if hello.incarnation not in ("", store.incarnation):
-        named = await _clamp_to_restored(services, hello.incarnation, logs, named, refused)
-    limits = _limits(logs, inbox, hello, services, new_device=not named and not stored)
-    starts: list[tuple[Position, Passed]] = []
-    for log, (head, ranges) in logs.items():
-        end = min(head.last_seq, ranges[-1][1])
-        begin = start(
-            named=named.get(log),
-            remembered=stored.get(log),
-            end=end,
-            ranges=ranges,
-            limit=limits[log],
+    def __init__(self, store: Store, sequencer: Sequencer, acks: AckBook, limits: Limits) -> None:
+        self._store = store
+        self._sequencer = sequencer
+        self._acks = acks
+        self._limits = limits
+
+    async def plan(
+        self,
+        principal: Principal,
+        hello: c.Hello,
+        follow: Callable[[list[str]], Awaitable[None]],
+    ) -> SyncPlan:
+        """Where the session of a device starts in each log of its user.
+
+        `follow` makes the session get what is published to logs from then on, and is called before
+        heads are read. Raises StoreUnavailable, and DomainError; may be called again.
+        """
+        store = self._store
+        user = principal.user_id
+        inbox = inbox_log(user)
+        conversations = await store.user_logs(user)
+        await follow([inbox, *conversations])
+        heads = await store.heads([inbox, *conversations])
+        logs = await self._visible(user, heads)
+        stored = await store.cursors(user, principal.device_id)
+        for log, seq in self._acks.remembered(principal).items():
+            stored[log] = max(seq, stored.get(log, 0))
+        named, refused = _take_cursors(hello, logs, user)
+        if hello.incarnation not in ("", store.incarnation):
+            named = await self._clamp_to_restored(hello.incarnation, logs, named, refused)
+        limits = self._limits_of(logs, inbox, hello, new_device=not named and not stored)
+        starts: list[tuple[Position, Passed]] = []
+        for log, (head, ranges) in logs.items():
+            end = min(head.last_seq, ranges[-1][1])
+            begin = start(
+                named=named.get(log),
+                remembered=stored.get(log),
+                end=end,
+                ranges=ranges,
+                limit=limits[log],
+            )
+            position = Position(log, begin.sent, head.last_seq, ranges, head.last_seq)
+            starts.append((position, begin.passed))
+        return SyncPlan(starts, tuple(refused))
+
+    async def _visible(self, user: str, heads: dict[str, Head]) -> dict[str, tuple[Head, Ranges]]:
+        """The logs that the user may see something of, each with its head and the visible ranges."""
+        inbox = inbox_log(user)
+        # The inbox is there for everybody, if only to be joined.
+        found: dict[str, tuple[Head, Ranges]] = {
+            inbox: (heads.get(inbox, Head(0, 0, 0, b"")), ((1, OPEN_END),))
+        }
+        conversations = [log for log in heads if log != inbox]
+        rows = await self._store.memberships_of(user, conversations)
+        for log in conversations:
+            head = heads[log]
+            membership: Membership | None = rows.get(log)
+            if head.pending:
+                # The effects of a change may not be written: the sequencer writes them first.
+                view = await self._sequencer.view(log, user)
+                membership = view.membership
+                head = Head(view.head, view.ordinal, view.stamp, head.commit_id)
+            if membership is not None:
+                found[log] = (head, visible_ranges(membership))
+        return found
+
+    async def _clamp_to_restored(
+        self,
+        incarnation: str,
+        logs: dict[str, tuple[Head, Ranges]],
+        named: dict[str, int],
+        refused: list[c.RefusedCursor],
+    ) -> dict[str, int]:
+        """Takes cursors back to where the history that the device knows was cut off by a restore.
+
+        What was appended after the restore has other content at positions that the device holds. An
+        incarnation that this store never had shares nothing with it.
+        """
+        since = self._store.history_since(incarnation)
+        clamped: dict[str, int] = {}
+        for log, seq in named.items():
+            shared = 0 if since is None else await self._head_at(log, logs[log][0], since)
+            clamped[log] = min(seq, shared)
+            if clamped[log] < seq:
+                refused[:] = [r for r in refused if r.log != log]
+                refused.append(c.RefusedCursor(log, clamped[log], _ahead(shared)))
+        return clamped
+
+    async def _head_at(self, log: str, head: Head, since: int) -> int:
+        """The head that a log had before pages with a stamp of at least `since` were appended."""
+        before = head.last_seq + 1
+        while head.last_seq:
+            pages = await self._store.read_ids(log, before=before, min_stamp=since, max_pages=500)
+            if pages:
+                before = pages[-1].first_seq
+            if len(pages) < 500:
+                break
+        return before - 1
+
+    def _limits_of(
+        self,
+        logs: dict[str, tuple[Head, Ranges]],
+        inbox: str,
+        hello: c.Hello,
+        *,
+        new_device: bool,
+    ) -> dict[str, int]:
+        """How many entries at most are sent of each log."""
+        if not new_device:
+            return dict.fromkeys(logs, hello.catch_up_limit)
+        limits = self._limits
+        newest = sorted(
+            (log for log in logs if log != inbox), key=lambda log: logs[log][0].stamp, reverse=True
         )
-        position = Position(log, begin.sent, head.last_seq, ranges, head.last_seq)
-        starts.append((position, begin.passed))
-    return SyncPlan(starts, tuple(refused))
-
-
-async def _visible(
-    session: Session, services: SessionServices, heads: dict[str, Head]
-) -> dict[str, tuple[Head, Ranges]]:
-    """The logs that the user may see something of, each with its head and the visible ranges."""
-    user = session.principal.user_id
-    inbox = inbox_log(user)
-    # The inbox is there for everybody, if only to be joined.
-    found: dict[str, tuple[Head, Ranges]] = {
-        inbox: (heads.get(inbox, Head(0, 0, 0, b"")), ((1, OPEN_END),))
-    }
-    conversations = [log for log in heads if log != inbox]
-    rows = await services.store.memberships_of(user, conversations)
-    for log in conversations:
-        head = heads[log]
-        membership: Membership | None = rows.get(log)
-        if head.pending:
-            # The effects of a change may not be written: the sequencer writes them first.
-            view = await services.sequencer.view(log, user)
-            membership = view.membership
-            head = Head(view.head, view.ordinal, view.stamp, head.commit_id)
-        if membership is not None:
-            found[log] = (head, visible_ranges(membership))
-    return found
+        few = min(limits.new_device_messages, hello.catch_up_limit)
+        taken = dict.fromkeys(newest, 0)
+        taken.update(dict.fromkeys(newest[: limits.new_device_conversations], few))
+        taken[inbox] = hello.catch_up_limit
+        return taken
 
 
 def _take_cursors(
@@ -110,63 +176,6 @@ def _take_cursors(
             refused.append(c.RefusedCursor(log, end, _ahead(end)))
         named[log] = min(seq, end)
     return named, refused
-
-
-async def _clamp_to_restored(
-    services: SessionServices,
-    incarnation: str,
-    logs: dict[str, tuple[Head, Ranges]],
-    named: dict[str, int],
-    refused: list[c.RefusedCursor],
-) -> dict[str, int]:
-    """Takes cursors back to where the history that the device knows was cut off by a restore.
-
-    What was appended after the restore has other content at positions that the device holds. An
-    incarnation that this store never had shares nothing with it.
-    """
-    since = services.store.history_since(incarnation)
-    clamped: dict[str, int] = {}
-    for log, seq in named.items():
-        shared = 0 if since is None else await _head_at(services, log, logs[log][0], since)
-        clamped[log] = min(seq, shared)
-        if clamped[log] < seq:
-            refused[:] = [r for r in refused if r.log != log]
-            refused.append(c.RefusedCursor(log, clamped[log], _ahead(shared)))
-    return clamped
-
-
-async def _head_at(services: SessionServices, log: str, head: Head, since: int) -> int:
-    """The head that a log had before pages with a stamp of at least `since` were appended."""
-    before = head.last_seq + 1
-    while head.last_seq:
-        pages = await services.store.read_ids(log, before=before, min_stamp=since, max_pages=500)
-        if pages:
-            before = pages[-1].first_seq
-        if len(pages) < 500:
-            break
-    return before - 1
-
-
-def _limits(
-    logs: dict[str, tuple[Head, Ranges]],
-    inbox: str,
-    hello: c.Hello,
-    services: SessionServices,
-    *,
-    new_device: bool,
-) -> dict[str, int]:
-    """How many entries at most are sent of each log."""
-    if not new_device:
-        return dict.fromkeys(logs, hello.catch_up_limit)
-    limits = services.limits
-    newest = sorted(
-        (log for log in logs if log != inbox), key=lambda log: logs[log][0].stamp, reverse=True
-    )
-    few = min(limits.new_device_messages, hello.catch_up_limit)
-    taken = dict.fromkeys(newest, 0)
-    taken.update(dict.fromkeys(newest[: limits.new_device_conversations], few))
-    taken[inbox] = hello.catch_up_limit
-    return taken
 
 
 def _ahead(end: int) -> DomainError:
