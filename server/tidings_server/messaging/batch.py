@@ -8,7 +8,7 @@ from itertools import islice
 
 from ..codec.entries import EntryEncoder
 from ..core import state as folding
-from ..core.entries import STATE_BODIES, Entry, MemberRemoved, MessagePosted
+from ..core.entries import STATE_BODIES, Body, Entry, MemberRemoved, MessagePosted
 from ..core.ids import SKEW_MS
 from ..core.pages import (
     BUCKET_SIZE,
@@ -70,11 +70,8 @@ def build(
             break
         queue.popleft()
         try:
-            if state.conversation.readable_only:
-                raise store_unavailable()
-            _check_time(proposal, stamp)
+            body = decide(state, proposal, stamp)
             _check_after(state, proposal, taken)
-            body = proposal.decide(state.conversation, state.memberships)
         except DomainError as problem:
             proposal.done(problem)
             continue
@@ -108,6 +105,16 @@ def build(
     return Batch(Append(state.log, state.head, page, pending, snapshot), accepted, changes)
 
 
+def decide(state: LogState, proposal: Proposal, stamp: int) -> Body | None:
+    """What a commit at `stamp` appends for a proposal, whose users are known; see
+    `Proposal.decide`.
+    """
+    if state.conversation.readable_only:
+        raise store_unavailable()
+    _check_time(proposal, stamp)
+    return proposal.decide(state.conversation, state.memberships)
+
+
 def _stamp(state: LogState, queue: deque[Proposal], now_ms: int) -> int:
     """The time of a commit. It may lie ahead of the clock, which may have gone back."""
     stamp = max(now_ms, state.stamp)
@@ -125,6 +132,8 @@ def _known(state: LogState, proposal: Proposal) -> bool:
     for user in proposal.users():
         if user not in state.memberships:
             return False
+    if stranger(state, proposal):
+        return True
     found = state.recent.find(proposal.id.raw)
     if found is not None:
         positions = (found,) if isinstance(found, int) else found
@@ -133,12 +142,13 @@ def _known(state: LogState, proposal: Proposal) -> bool:
     return (
         proposal.id.time_ms > state.recent.unseen_time
         or proposal.absent_upto >= state.recent.unseen_time
-        or _stranger(state, proposal)
     )
 
 
-def _stranger(state: LogState, proposal: Proposal) -> bool:
-    """Whether the sender never was a member, and so never sent anything."""
+def stranger(state: LogState, proposal: Proposal) -> bool:
+    """Whether the sender, who is known, never was a member, and so never sent anything: nothing is
+    looked up for them.
+    """
     users = proposal.users()
     return (
         bool(users)
@@ -155,6 +165,7 @@ def _after_known(state: LogState, proposal: Proposal, taken: set[bytes]) -> bool
         or state.recent.find(after.raw) is not None
         or after.time_ms > state.recent.unseen_time
         or proposal.after_found is not None
+        or stranger(state, proposal)
     )
 
 

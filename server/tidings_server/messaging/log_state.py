@@ -64,10 +64,15 @@ class LogState:
         for offset, raw in enumerate(page_ids(page)):
             self.recent.add(raw, page.first_seq + offset, page.stamp)
 
+    def trim(self) -> None:
+        """Forgets the memberships when there are too many. Not while a commit is under way, which
+        was decided with some of them, nor while rows of the store are behind.
+        """
+        if len(self.memberships) > MAX_MEMBERSHIPS and not self.pending:
+            self.memberships = {}
+
     def know(self, users: Iterable[str], rows: dict[str, Membership]) -> None:
         """Takes membership rows that were read. What is known already is newer and stays."""
-        if len(self.memberships) > MAX_MEMBERSHIPS and not self.pending:
-            self.memberships.clear()
         for user in users:
             if user not in self.memberships:
                 self.memberships[user] = rows.get(user)

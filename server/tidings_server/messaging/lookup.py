@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from ..codec.entries import decode_entries
 from ..core.commands import ChangeId
 from ..core.entries import Entry
-from ..errors import outcome_unknown
+from ..errors import DomainError, Reason, outcome_unknown
 from ..storage.base import Store
+from .batch import stranger
 from .log_state import LogState
+from .proposals import Committed, NoteInInbox, Proposal
 from .recent_ids import earliest_stamp, offsets
 
 _PAGES_AT_ONCE = 500
@@ -29,13 +31,19 @@ class Found:
 
 
 async def find_entry(
-    store: Store, state: LogState, change_id: ChangeId, user_id: str | None, *, joined: int
+    store: Store,
+    state: LogState,
+    change_id: ChangeId,
+    user_id: str | None,
+    *,
+    joined: int,
+    unbounded: bool = False,
 ) -> Found:
     """The entry with an id from a sender (or, for None, from anyone).
 
     The store is read back to the earliest page that can hold it, and not beyond position `joined`.
-    Raises DomainError (OUTCOME_UNKNOWN) when that is further than the budget allows, and
-    StoreUnavailable.
+    Raises DomainError (OUTCOME_UNKNOWN) when that is further than the budget allows, unless it is
+    `unbounded`, and StoreUnavailable.
     """
     known = state.recent.find(change_id.raw)
     positions = [known] if isinstance(known, int) else list(known or ())
@@ -59,9 +67,54 @@ async def find_entry(
         if len(pages) < _PAGES_AT_ONCE:
             break
         before, read = pages[-1].first_seq, read + len(pages)
-        if read >= _MOST_PAGES:
+        if read >= _MOST_PAGES and not unbounded:
             raise outcome_unknown()
     return Found(None, frozenset(others))
+
+
+async def look_up(
+    store: Store, state: LogState, proposal: Proposal
+) -> Committed | DomainError | None:
+    """Looks for an earlier entry with a proposal's id, and for its predecessor, and notes in the
+    proposal what it finds. Gives the outcome if that is known by now, or None.
+
+    Raises StoreUnavailable.
+    """
+    if stranger(state, proposal):
+        return None
+    membership = state.memberships.get(proposal.user_id)
+    joined = membership.intervals[0].join_seq if membership else 1
+    try:
+        found = await find_entry(
+            store,
+            state,
+            proposal.id,
+            proposal.user_id,
+            joined=joined,
+            # The change that a note tells of is durable: the note can't be refused.
+            unbounded=isinstance(proposal, NoteInInbox),
+        )
+        if found.entry is not None:
+            return _repeated(proposal, found.entry)
+        proposal.cleared = found.others
+        proposal.absent_upto = state.recent.unseen_time
+        if proposal.after is not None and state.recent.find(proposal.after.raw) is None:
+            after = await find_entry(store, state, proposal.after, proposal.user_id, joined=joined)
+            proposal.after_found = after.entry is not None
+    except DomainError as problem:
+        return problem
+    return None
+
+
+def _repeated(proposal: Proposal, entry: Entry) -> Committed | DomainError:
+    if proposal.same_as(entry.body):
+        return Committed(entry.seq, entry.time_ms)
+    return DomainError(
+        Reason.ID_REUSED,
+        "The id was used before for other content.",
+        field=proposal.id_field,
+        metadata={"seq": str(entry.seq)},
+    )
 
 
 async def _check(

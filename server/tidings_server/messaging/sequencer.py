@@ -27,9 +27,9 @@ from ..errors import DomainError, Reason, outcome_unknown, store_unavailable
 from ..storage.base import APPLIED, UNKNOWN, Conflict, Outcome, Store, StoreUnavailable
 from ..telemetry.counters import Counters
 from ..telemetry.tracing import NO_TRACER, Span, Tracer
-from .batch import Batch, build
+from .batch import Batch, build, decide
 from .log_state import LogState, load
-from .lookup import find_entry, read_entry
+from .lookup import look_up, read_entry
 from .proposals import Committed, Done, Proposal
 
 log = structlog.get_logger(__name__)
@@ -134,12 +134,15 @@ class Sequencer:
         try:
             state = await self._loaded(name)
             while user_id not in state.memberships:
+                known = state.memberships
                 rows = await self._store.memberships(name, [user_id])
                 before, state = state, await self._loaded(name)
-                # A change of the membership by a commit here was decided knowing it, and what is known stays. When
-                # the state
-                # was loaded anew meanwhile, others may have appended: the row may be older than the state.
-                if state is before:
+                # A change of the membership by a commit here was decided knowing it, and what is known
+                # stays. When the state was loaded anew meanwhile, or trimmed, others may have appended:
+                # the row may be older than the state.
+                if state is before and state.memberships is known:
+                    if not self._log(name).busy:
+                        state.trim()
                     state.know([user_id], rows)
         except StoreUnavailable:
             raise store_unavailable() from None
@@ -209,8 +212,7 @@ class Sequencer:
             return
         self._commits += 1
         commit_id = self._commit_prefix + self._commits.to_bytes(8, "big")
-        now = max(self._clock.now_ms(), self._store.stamp_floor)
-        batch = build(state, entry.queue, now, commit_id)
+        batch = build(state, entry.queue, self._now_ms(), commit_id)
         if batch is None:
             if entry.queue:
                 self._run(entry, self._prepare(entry))
@@ -221,6 +223,9 @@ class Sequencer:
         self._store.append(batch.append).add_done_callback(
             partial(self._answered, entry, batch, began, span)
         )
+
+    def _now_ms(self) -> int:
+        return max(self._clock.now_ms(), self._store.stamp_floor)
 
     def _answered(
         self,
@@ -303,55 +308,44 @@ class Sequencer:
                 await self._load(entry)
                 return
             state = entry.state
+            # Nothing of the log is under way: what is forgotten now is not needed by a commit.
+            state.trim()
             unknown = [u for u in proposal.users() if u not in state.memberships]
             if unknown:
                 state.know(unknown, await self._store.memberships(entry.name, unknown))
-            await self._search(state, proposal)
+            told = await look_up(self._store, state, proposal)
             if not entry.queue or entry.queue[0] is not proposal:
                 return
+            if told is not None:
+                entry.queue.popleft()
+                proposal.done(told)
+                return
             if proposal.changes_state:
-                if entry.effects is not None:
-                    # One change at a time: the next is decided when the effects of the last are written.
-                    await asyncio.wait([entry.effects], timeout=SETTLE_DEADLINE_S)
-                    if entry.effects is not None:
-                        raise StoreUnavailable("the effects of an earlier change can't be written")
-                joining = proposal.joining()
-                if joining:
-                    await self._store.put_user_logs(entry.name, joining)
+                if self._will_change(state, proposal):
+                    await self._before_change(entry, proposal)
                 proposal.ready = True
         except StoreUnavailable:
             self._counters.store_errors += 1
             self._refuse_queue(entry, store_unavailable())
 
-    async def _search(self, state: LogState, proposal: Proposal) -> None:
-        """Looks for an earlier entry with the proposal's id, and for its predecessor. Ends the
-        proposal if it is found there.
+    def _will_change(self, state: LogState, proposal: Proposal) -> bool:
+        """Whether a proposal will be committed: for one that is refused nothing is written or
+        waited for.
         """
-        membership = state.memberships.get(proposal.user_id)
-        joined = membership.intervals[0].join_seq if membership else 1
         try:
-            if membership is not None or not proposal.users() or state.conversation.kind is None:
-                found = await find_entry(
-                    self._store, state, proposal.id, proposal.user_id, joined=joined
-                )
-                if found.entry is not None:
-                    self._end(state, proposal, _repeated(proposal, found.entry))
-                    return
-                proposal.cleared = found.others
-            proposal.absent_upto = state.recent.unseen_time
-            if proposal.after is not None and state.recent.find(proposal.after.raw) is None:
-                after = await find_entry(
-                    self._store, state, proposal.after, proposal.user_id, joined=joined
-                )
-                proposal.after_found = after.entry is not None
-        except DomainError as problem:
-            self._end(state, proposal, problem)
+            return decide(state, proposal, max(self._now_ms(), state.stamp)) is not None
+        except DomainError:
+            return False
 
-    def _end(self, state: LogState, proposal: Proposal, outcome: Committed | DomainError) -> None:
-        queue = self._log(state.log).queue
-        if queue and queue[0] is proposal:
-            queue.popleft()
-            proposal.done(outcome)
+    async def _before_change(self, entry: _Log, proposal: Proposal) -> None:
+        if entry.effects is not None:
+            # One change at a time: the next is decided when the effects of the last are written.
+            await asyncio.wait([entry.effects], timeout=SETTLE_DEADLINE_S)
+            if entry.effects is not None:
+                raise StoreUnavailable("the effects of an earlier change can't be written")
+        joining = proposal.joining()
+        if joining:
+            await self._store.put_user_logs(entry.name, joining)
 
     async def _load(self, entry: _Log) -> None:
         state = await load(self._store, entry.name, self._clock.now_ms())
@@ -600,14 +594,3 @@ def _tell_unknown(batch: Batch) -> None:
     accepted, batch.accepted = batch.accepted, []
     for proposal, _ in accepted:
         proposal.done(outcome_unknown())
-
-
-def _repeated(proposal: Proposal, entry: Entry) -> Committed | DomainError:
-    if proposal.same_as(entry.body):
-        return Committed(entry.seq, entry.time_ms)
-    return DomainError(
-        Reason.ID_REUSED,
-        "The id was used before for other content.",
-        field=proposal.id_field,
-        metadata={"seq": str(entry.seq)},
-    )
