@@ -25,8 +25,8 @@ from ..core.ids import direct_conversation_id, group_conversation_id, id_bytes, 
 from ..core.limits import Limits
 from ..core.permissions import Right, check
 from ..core.principal import Principal
-from ..errors import conversation_not_found, invalid
-from ..storage.base import Receipt, Store
+from ..errors import DomainError, Reason, conversation_not_found, invalid, outcome_unknown
+from ..storage.base import Receipt, Store, StoreUnavailable
 from .proposals import Add, Create, Remove, created
 from .sequencer import LogView, Sequencer, commit
 
@@ -48,6 +48,12 @@ class Conversations:
     async def create(self, caller: Principal, command: CreateConversation) -> ConversationGot:
         """Creates a group, or gets the direct conversation with a user."""
         body = created(command.kind, command.title, caller.user_id, command.user_ids)
+        if len(body.members) > self._limits.max_members:
+            raise DomainError(
+                Reason.MEMBER_LIMIT,
+                f"A group has at most {self._limits.max_members:,} members.",
+                field="user_ids",
+            )
         change_id = command.id
         if change_id is None:
             (peer,) = (m.user_id for m in body.members if m.user_id != caller.user_id)
@@ -60,8 +66,16 @@ class Conversations:
         await commit(
             self._sequencer, lambda done: Create(log, change_id, caller.user_id, done, body)
         )
-        view = await self._sequencer.view(log, caller.user_id)
-        return ConversationGot(await self._show(log, caller.user_id, view), created=True)
+        try:
+            view = await self._sequencer.view(log, caller.user_id)
+            return ConversationGot(await self._show(log, caller.user_id, view), created=True)
+        except StoreUnavailable:
+            raise outcome_unknown() from None
+        except DomainError as problem:
+            # It is there, and can't be shown now: that nothing was changed would not be true.
+            raise (
+                outcome_unknown() if problem.reason is Reason.STORE_UNAVAILABLE else problem
+            ) from None
 
     async def add(self, caller: Principal, command: AddMembers) -> MembersChanged:
         """Adds members."""

@@ -12,7 +12,7 @@ from ..core.principal import Principal
 from ..errors import DomainError, Reason, conversation_not_found, invalid
 from ..storage.base import Store
 from ..storage.tail_cache import TailCache
-from .lookup import find_entry
+from .lookup import find_positions
 from .sequencer import Sequencer
 
 _CHUNK_BYTES = 256 * 1024
@@ -49,17 +49,19 @@ class History:
         """Gets one entry."""
         log = command.conversation_id
         ranges = await self._visible(caller, log)
-        seq = command.seq
+        positions, field = {command.seq}, "seq"
         if command.id is not None:
             state = await self._sequencer.state(log)
-            joined = ranges[0][0]
-            found = await find_entry(self._store, state, command.id, None, joined=joined)
-            seq = found.entry.seq if found.entry is not None else 0
-        if not any(low <= seq <= high for low, high in ranges):
-            raise _message_not_found()
+            joined = ranges[0][0] if ranges else 1
+            positions = await find_positions(self._store, state, command.id, joined=joined)
+            field = "message_id"
+        visible = [s for s in positions if any(low <= s <= high for low, high in ranges)]
+        if not visible:
+            raise _message_not_found(field)
+        seq = min(visible)
         pages = await self._pages.read(log, seq - 1, max_bytes=1, upto=seq)
         if not pages:
-            raise _message_not_found()
+            raise _message_not_found(field)
         return MessageGot(cut(pages[0], seq, seq))
 
     async def _visible(self, caller: Principal, log: str) -> list[tuple[int, int]]:
@@ -132,9 +134,9 @@ def _position(token: str) -> int:
     return int(token)
 
 
-def _message_not_found() -> DomainError:
+def _message_not_found(field: str) -> DomainError:
     return DomainError(
         Reason.MESSAGE_NOT_FOUND,
         "There is no such message among those that the caller may read.",
-        field="seq",
+        field=field,
     )

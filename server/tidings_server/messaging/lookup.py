@@ -4,6 +4,7 @@ id can be.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from ..codec.entries import decode_entries
@@ -34,23 +35,42 @@ async def find_entry(
     store: Store,
     state: LogState,
     change_id: ChangeId,
-    user_id: str | None,
+    user_id: str,
     *,
     joined: int,
     unbounded: bool = False,
 ) -> Found:
-    """The entry with an id from a sender (or, for None, from anyone).
+    """The entry with an id from a sender.
 
     The store is read back to the earliest page that can hold it, and not beyond position `joined`.
     Raises DomainError (OUTCOME_UNKNOWN) when that is further than the budget allows, unless it is
     `unbounded`, and StoreUnavailable.
     """
-    known = state.recent.find(change_id.raw)
-    positions = [known] if isinstance(known, int) else list(known or ())
     others: set[int] = set()
-    found = await _check(store, state.log, positions, user_id, change_id, others)
-    if found is not None or change_id.time_ms > state.recent.unseen_time:
-        return Found(found, frozenset(others))
+    async for positions in _search(store, state, change_id, joined, unbounded=unbounded):
+        found = await _check(store, state.log, positions, user_id, change_id, others)
+        if found is not None:
+            return Found(found, frozenset(others))
+    return Found(None, frozenset(others))
+
+
+async def find_positions(
+    store: Store, state: LogState, change_id: ChangeId, *, joined: int
+) -> set[int]:
+    """The positions whose entries have an id, from whichever sender. Otherwise as `find_entry`."""
+    found: set[int] = set()
+    async for positions in _search(store, state, change_id, joined, unbounded=False):
+        found.update(positions)
+    return found
+
+
+async def _search(
+    store: Store, state: LogState, change_id: ChangeId, joined: int, *, unbounded: bool
+) -> AsyncIterator[list[int]]:
+    known = state.recent.find(change_id.raw)
+    yield [known] if isinstance(known, int) else list(known or ())
+    if change_id.time_ms > state.recent.unseen_time:
+        return
     before, read = state.head + 1, 0
     while before > joined:
         pages = await store.read_ids(
@@ -60,16 +80,12 @@ async def find_entry(
             max_pages=_PAGES_AT_ONCE,
         )
         for page in pages:
-            hits = [page.first_seq + offset for offset in offsets(page.ids, change_id.raw)]
-            found = await _check(store, state.log, hits, user_id, change_id, others)
-            if found is not None:
-                return Found(found, frozenset(others))
+            yield [page.first_seq + offset for offset in offsets(page.ids, change_id.raw)]
         if len(pages) < _PAGES_AT_ONCE:
-            break
+            return
         before, read = pages[-1].first_seq, read + len(pages)
         if read >= _MOST_PAGES and not unbounded:
             raise outcome_unknown()
-    return Found(None, frozenset(others))
 
 
 async def look_up(
@@ -121,7 +137,7 @@ async def _check(
     store: Store,
     log: str,
     positions: list[int],
-    user_id: str | None,
+    user_id: str,
     change_id: ChangeId,
     others: set[int],
 ) -> Entry | None:
@@ -129,7 +145,7 @@ async def _check(
         if seq in others:
             continue
         entry = await read_entry(store, log, seq)
-        if entry is not None and entry.id == change_id.text and user_id in (None, entry.user_id):
+        if entry is not None and entry.id == change_id.text and entry.user_id == user_id:
             return entry
         others.add(seq)
     return None

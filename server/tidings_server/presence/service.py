@@ -72,9 +72,11 @@ class Presence:
     async def set_status(self, caller: Principal, command: SetStatus) -> StatusSet:
         """Sets the caller's status."""
         user = caller.user_id
+        before = (await self._store.presence([user])).get(user, PresenceRow(user))
         row = PresenceRow(
             user,
-            status_ms=self._clock.now_ms(),
+            # The newest wins, also within a millisecond, and when the clock went back.
+            status_ms=max(self._clock.now_ms(), before.status_ms + 1),
             availability=command.availability,
             status_text=command.status_text,
         )
