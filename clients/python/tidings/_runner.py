@@ -67,6 +67,7 @@ class Runner:
         self._refused_token = ""
         self._refusals = 0
         self._synced_at: float | None = None
+        self._left_behind = False
         self._going_away: float | None = None
         self.on_outcome: Callable[[_core.Outcome], None] = lambda _: None
         self.on_end: Callable[[TidingsError], None] = lambda _: None
@@ -287,6 +288,7 @@ class Runner:
         """Connect and stay connected; returns why it ended."""
         self._set_state(events.ConnectionStatus.CONNECTING)
         token = ""
+        ended = False
         action: _core.Reconnect | _core.End
         action = _core.Reconnect(ConnectionLost("nothing came from the server for too long"))
         try:
@@ -301,12 +303,29 @@ class Runner:
             if self._going_away is not None:
                 action = self._away(self._going_away)
         except EndOfStream as end:
+            ended = True
             action = self._action_of(end.error)
         except TidingsError as error:
             action = self._action_of(error)
         finally:
+            left = self._connection is not None
             await self._disconnect()
-        return self._judge(action, token)
+        return self._lay(self._judge(action, token), left=left and not ended)
+
+    def _lay(
+        self, action: _core.Reconnect | _core.End, *, left: bool
+    ) -> _core.Reconnect | _core.End:
+        """What replaced this session may be a connection of our own that was left before, and whose hello came late:
+        then it is worth one more try.
+        """
+        replaced = action.error.reason == "SESSION_REPLACED"
+        if not replaced:
+            self._left_behind = self._left_behind or left
+            return action
+        synced_for = self.loop.time() - self._synced_at if self._synced_at is not None else 0.0
+        ours = self._left_behind and synced_for < self.core.limits.beacon_interval * _SILENT_BEACONS
+        self._left_behind = False
+        return _core.Reconnect(action.error) if ours else action
 
     async def token(self) -> str:
         """The token to use now. Raises TidingsError when there is none."""
