@@ -92,9 +92,9 @@ class App:
                 if said is not None:
                     said.failed = event.error.reason or event.error.code.name
             case IncarnationChanged():
-                # What the SDK had not saved may come again with other content.
-                for log, seq in self._data.positions.items():
-                    self._drop(log, min(seq, self.handed.get(log, 0)))
+                for log in self._data.positions:
+                    self._drop(log, event.positions.get(log, 0))
+                self.handed = dict(event.positions)
             case PositionLost():
                 self._lost(event.conversation_id, event.seq)
 
@@ -139,10 +139,10 @@ class App:
             said.seq = event.seq
 
     def _lost(self, log: str, seq: int) -> None:
-        """The store was restored: what lies beyond `seq` doesn't hold any more."""
-        self._drop(log, min(self._position(log), seq))
-        self.handed[log] = min(self.handed.get(log, 0), seq)
+        """What lies beyond `seq` doesn't hold any more."""
+        self._drop(log, seq)
+        self.handed[log] = seq
 
     def _drop(self, log: str, seq: int) -> None:
-        self._data.positions[log] = seq
+        self._data.positions[log] = min(self._position(log), seq)
         self._data.applied[log] = [s for s in self._data.applied.get(log, ()) if s <= seq]

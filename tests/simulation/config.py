@@ -76,7 +76,7 @@ def draw(seed: int) -> Config:
         seconds=rng.choice((15.0, 30.0, 45.0)),
         actions=rng.choice((40, 70, 100)),
         delay=rng.choice((0.0, 0.01, 0.05, 0.3)),
-        store_delay=rng.choice((0.0, 0.001, 0.01, 0.1)),
+        store_delay=rng.choice((0.0, 0.001, 0.01, 0.05)),
         capacity=rng.choice((300, 2_000, 64 * 1024)),
         token_ms=rng.choice((20_000, 3_600_000, 3_600_000, 3_600_000)),
     )
@@ -114,7 +114,7 @@ def _sizes(rng: random.Random) -> Sizes:
         tail_bytes=rng.choice((0, 2_000, 64 << 20)),
         chunk_bytes=rng.choice((100, 1_000, 128 * 1024)),
         flagged=rng.choice((1, 2, 500)),
-        pages_at_once=rng.choice((1, 3, 500)),
+        pages_at_once=rng.choice((2, 5, 500)),
     )
 
 

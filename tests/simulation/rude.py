@@ -75,6 +75,7 @@ class RudeDevice:
         self._token = token
         self._end: DeviceEnd | None = None
         self._incarnation = ""
+        self._beat = 6.0
         self._texts = 0
         self._next = 1
         self.calm = False
@@ -121,9 +122,8 @@ class RudeDevice:
         try:
             await self._command(end, hello=hello)
             self._end = end
-            silent_after = 40.0
             while True:
-                async with asyncio.timeout(silent_after):
+                async with asyncio.timeout(2.5 * self._beat):
                     frame = await end.receive()
                 self._take(frame)
                 await self._acknowledge(end)
@@ -161,6 +161,7 @@ class RudeDevice:
                     self.positions[event.gap.conversation_id] = event.gap.to_seq
                 case "welcome":
                     self._incarnation = event.welcome.incarnation
+                    self._beat = event.welcome.limits.beacon_interval_ms / 1000
                 case "result":
                     self._take_result(event.result)
 
