@@ -7,10 +7,11 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.made import NOW_MS, bodies, page_of, user_ids, uuids
+from tests.unit.made import NOW_MS, RNG, bodies, page_of
 from tidings.v1 import chat_service_pb2
 from tidings_server.codec.entries import decode_entries
 from tidings_server.core.entries import Entry
+from tidings_server.core.ids import uuid7
 from tidings_server.core.pages import (
     BUCKET_SIZE,
     Page,
@@ -27,10 +28,10 @@ from tidings_server.core.pages import (
 @st.composite
 def entries_in_a_row(draw: st.DrawFn) -> list[Entry]:
     first = draw(st.integers(1, 2**40))
-    made = draw(st.lists(st.tuples(uuids, user_ids, bodies), min_size=1, max_size=8))
+    made = draw(st.lists(bodies, min_size=1, max_size=5))
     return [
-        Entry("a log", first + i, 7 + i, change_id, user_id, NOW_MS, body)
-        for i, (change_id, user_id, body) in enumerate(made)
+        Entry("a log", first + i, 7 + i, uuid7(NOW_MS, RNG), "alice", NOW_MS, body)
+        for i, body in enumerate(made)
     ]
 
 
