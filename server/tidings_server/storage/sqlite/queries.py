@@ -17,12 +17,13 @@ from tidings_server.storage.sqlite.statements import load_membership, load_posit
 _PAGE = "first_seq, count, stamp, ordinal, commit_id, ids, flags, body, rev"
 _LOG = "log = (SELECT id FROM log WHERE name = ?1)"
 
-# Lists are bound as arrays: one statement for any number of names.
+# Lists are bound as arrays: one statement for any number of names. CROSS JOIN keeps the array outside: SQLite would
+# rather scan all members of a room, and the array once for each of them.
 _HEADS = """
 SELECT l.name, p.first_seq + p.count - 1, p.ordinal, p.stamp, p.commit_id, p.pending
 FROM carray(?) AS asked
-JOIN log AS l ON l.name = asked.value
-JOIN page AS p ON p.rowid =
+CROSS JOIN log AS l ON l.name = asked.value
+CROSS JOIN page AS p ON p.rowid =
     (SELECT q.rowid FROM page AS q WHERE q.log = l.id ORDER BY q.first_seq DESC LIMIT 1)
 """
 _SNAPSHOT = f"SELECT bucket, state FROM bucket WHERE {_LOG} ORDER BY bucket DESC LIMIT 1"
@@ -48,11 +49,11 @@ ORDER BY first_seq DESC LIMIT ?3
 """
 _MEMBERSHIPS = """
 SELECT m.user_id, m.as_of, m.role, m.intervals
-FROM carray(?2) AS asked JOIN membership AS m ON m.log = ?1 AND m.user_id = asked.value
+FROM carray(?2) AS asked CROSS JOIN membership AS m ON m.log = ?1 AND m.user_id = asked.value
 """
 _MEMBERSHIPS_OF = """
 SELECT m.log, m.as_of, m.role, m.intervals
-FROM carray(?2) AS asked JOIN membership AS m ON m.log = asked.value AND m.user_id = ?1
+FROM carray(?2) AS asked CROSS JOIN membership AS m ON m.log = asked.value AND m.user_id = ?1
 """
 _LIST_MEMBERSHIPS = """
 SELECT user_id, as_of, role, intervals FROM membership
@@ -61,7 +62,7 @@ WHERE log = ? AND user_id > ? AND is_current ORDER BY user_id LIMIT ?
 _CURSORS = "SELECT log, seq FROM device_cursor WHERE user_id = ? AND device_id = ?"
 _RECEIPTS_OF = """
 SELECT r.log, r.user_id, r.delivered_seq, r.read_seq, r.read_ordinal
-FROM carray(?2) AS asked JOIN receipt AS r ON r.log = asked.value AND r.user_id = ?1
+FROM carray(?2) AS asked CROSS JOIN receipt AS r ON r.log = asked.value AND r.user_id = ?1
 """
 _LIST_RECEIPTS = """
 SELECT log, user_id, delivered_seq, read_seq, read_ordinal FROM receipt
@@ -69,7 +70,7 @@ WHERE log = ? AND user_id > ? ORDER BY user_id LIMIT ?
 """
 _PRESENCE = """
 SELECT p.user_id, p.last_seen_ms, p.status_ms, p.availability, p.status_text
-FROM carray(?) AS asked JOIN presence AS p ON p.user_id = asked.value
+FROM carray(?) AS asked CROSS JOIN presence AS p ON p.user_id = asked.value
 """
 
 _LAST = (1 << 63) - 1
