@@ -1,0 +1,126 @@
+"""A server as a process: the program that users start, with its log and its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.integration.wire import PATIENCE_S, SECRET, Caller, Device
+
+
+class ServerProcess:
+    """`tidings-server serve` on a database in `folder`. It may be started again after it has ended.
+
+    `prefix` goes before the command; `settings` are variables without their prefix, such as `DRAIN__GRACE_S`.
+    """
+
+    def __init__(self, folder: Path, *, prefix: tuple[str, ...] = (), **settings: str) -> None:
+        self.folder = folder
+        self.prefix = prefix
+        self.settings = settings
+        self.process: asyncio.subprocess.Process | None = None
+        self.port = 0
+        self.log: list[dict[str, Any]] = []
+        self.program: tuple[str, ...] = (sys.executable, "-m", "tidings_server")
+        self._reader: asyncio.Task[None] | None = None
+        self._clients: list[Caller | Device] = []
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    async def start(self) -> ServerProcess:
+        """Starts it and waits until it serves."""
+        given = {
+            "GRPC__LISTEN": "127.0.0.1:0",
+            "METRICS__ENABLED": "false",
+            "STORE__PATH": str(self.folder / "tidings.db"),
+            "AUTH__HS256_SECRET": SECRET,
+            "DRAIN__DELAY_SPREAD_S": "0",
+            "DRAIN__GRACE_S": "5",
+            "LOG__FORMAT": "json",
+            **self.settings,
+        }
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDINGS_")}
+        environment.update({f"TIDINGS_{name}": value for name, value in given.items()})
+        self.log.clear()
+        self.process = await asyncio.create_subprocess_exec(
+            *self.prefix,
+            *self.program,
+            "serve",
+            env=environment,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        self._reader = asyncio.get_running_loop().create_task(self._read(self.process))
+        line = await self.logged("serving")
+        self.port = line["grpc_port"]
+        return self
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        async for raw in process.stderr:
+            try:
+                line = json.loads(raw)
+            except ValueError:
+                line = {"event": raw.decode(errors="replace").rstrip()}
+            self.log.append(line)
+
+    async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
+        """Waits for a line of the log."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                found = [line for line in self.log if line.get("event") == event]
+                if len(found) >= count:
+                    return found[-1]
+                process = self.process
+                assert process is not None
+                if process.returncode is not None and self._reader is not None:
+                    await self._reader
+                    raise AssertionError(f"it ended with {process.returncode}: {self.log}")
+                await asyncio.sleep(0.01)
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    async def ended(self) -> int:
+        """Waits until it has ended and gives the exit code."""
+        assert self.process is not None
+        assert self._reader is not None
+        async with asyncio.timeout(PATIENCE_S):
+            code = await self.process.wait()
+            await self._reader
+        return code
+
+    async def kill(self) -> None:
+        """As if the power had gone, for the process."""
+        self.signal(signal.SIGKILL)
+        assert await self.ended() == -signal.SIGKILL
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.close()
+        if self.process is not None and self.process.returncode is None:
+            self.signal(signal.SIGKILL)
+            self.signal(signal.SIGCONT)
+            await self.ended()
+
+    def caller(self, user: str) -> Caller:
+        made = Caller(self.address, user)
+        self._clients.append(made)
+        return made
+
+    def connect(self, user: str, device: str = "phone") -> Device:
+        made = Device(self.address, user, device)
+        self._clients.append(made)
+        return made
