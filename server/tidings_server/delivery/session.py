@@ -443,10 +443,13 @@ class Session:
             self.outbox.put(events.sync_complete_event(len(self.positions)))
 
     async def _recheck(self) -> None:
-        try:
-            heads = await self._services.store.heads(list(self.positions))
-        except StoreUnavailable:
-            return
+        while True:
+            try:
+                heads = await self._services.store.heads(list(self.positions))
+                break
+            except StoreUnavailable as problem:
+                log.warning("recheck_waits", cause=str(problem), session=self.id)
+                await asyncio.sleep(_SYNC_RETRY_S)
         for name, head in heads.items():
             position = self.positions.get(name)
             if position is not None and head.last_seq > position.head:
@@ -479,7 +482,12 @@ class Session:
         try:
             while True:
                 await services.hub.join([name], self)
-                view = await services.sequencer.view(name, self.principal.user_id)
+                try:
+                    view = await services.sequencer.view(name, self.principal.user_id)
+                except DomainError as problem:
+                    log.warning("join_waits", cause=str(problem), session=self.id)
+                    await asyncio.sleep(_SYNC_RETRY_S)
+                    continue
                 if view.membership is None:
                     services.hub.leave(name, self)
                     return
