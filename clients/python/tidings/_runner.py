@@ -67,7 +67,8 @@ class Runner:
         self._refused_token = ""
         self._refusals = 0
         self._synced_at: float | None = None
-        self._left_behind = False
+        # By a process before this one, for all that is known.
+        self._left_behind = True
         self._going_away: float | None = None
         self.on_outcome: Callable[[_core.Outcome], None] = lambda _: None
         self.on_end: Callable[[TidingsError], None] = lambda _: None
