@@ -236,6 +236,16 @@ async def test_who_left_sees_how_it_was(world: World) -> None:
     assert await listed(world, "bob") == []
 
 
+async def test_who_left_does_not_see_that_it_lives_on(world: World) -> None:
+    log = await world.group("alice", "bob")
+    await world.remove(log, "bob", "bob")
+    left_ms = world.clock.now_ms()
+    world.clock.step(60_000)
+    await world.add(log, "alice", "carol", "dave")
+    shown = await view(world, "bob", log)
+    assert (shown.update_ms, shown.member_count, shown.head_seq) == (left_ms, 0, 2)
+
+
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 3, 50])
 async def test_conversations_are_listed_by_activity(world: World, size: int, restart: bool) -> None:

@@ -27,6 +27,7 @@ from ..core.permissions import Right, check
 from ..core.principal import Principal
 from ..errors import DomainError, Reason, conversation_not_found, invalid, outcome_unknown
 from ..storage.base import Receipt, Store, StoreUnavailable
+from .lookup import read_entry
 from .proposals import Add, Create, Remove, created
 from .sequencer import LogView, Sequencer, commit
 
@@ -176,14 +177,20 @@ class Conversations:
             if membership.current
             else 0
         )
+        update_ms = view.stamp
+        if membership.last_visible is not None:
+            # That it lives on is nothing for who is a member no more.
+            last = await read_entry(self._store, log, membership.last_visible)
+            assert last is not None, "a removal is in the log"
+            update_ms = last.time_ms
         return ConversationView(
             conversation_id=log,
             kind=ConversationKind(state.kind),
             title=state.title,
             peer_user_id=state.peer_of(user),
             create_ms=state.create_ms,
-            update_ms=view.stamp,
-            member_count=state.member_count,
+            update_ms=update_ms,
+            member_count=state.member_count if membership.current else 0,
             head_seq=membership.last_visible or view.head,
             role=membership.role if membership.current else None,
             join_seq=membership.join_seq,

@@ -152,7 +152,7 @@ class Conversation(_message.Message):
     peer_user_id: _builtins.str
     """In direct conversations the other user, otherwise empty."""
     member_count: _builtins.int
-    """The number of members now."""
+    """The number of members now, 0 for an ex-member."""
     scale_class: Global___ScaleClass.ValueType
     """How live it is."""
     head_seq: _builtins.int
@@ -171,7 +171,7 @@ class Conversation(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When the newest entry was committed."""
+        """When the newest entry that the caller may read was committed."""
 
     def __init__(
         self,
