@@ -38,6 +38,7 @@ from .sync import Synchroniser, SyncPlan
 log = structlog.get_logger(__name__)
 
 _FAREWELL_S = 2.0
+_LAST_ANSWERS_S = 10.0
 _SYNC_RETRY_S = 0.5
 
 Verify = Callable[[str], Awaitable[Principal]]
@@ -128,6 +129,7 @@ class Session:
             self._level,
         )
         self._commands_open = 0
+        self._answered: asyncio.Future[None] | None = None
         self._greeted = False
         # The logs that are still to be brought to the heads at hello; None once the device was level.
         self._syncing: set[str] | None = None
@@ -164,6 +166,18 @@ class Session:
         """
         if self.outbox.congested:
             await self.outbox.relieved()
+
+    async def finish(self) -> None:
+        """The device says no more: returns when what it asked for is answered, or after some time.
+
+        A device that has said hello has asked to be brought level.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_ANSWERS_S):
+                while self._commands_open or self._syncing is not None:
+                    self._answered = asyncio.get_running_loop().create_future()
+                    await self._answered
+                await self.outbox.finish()
 
     def close(self) -> None:
         """The device is gone, or the session has ended. May be called twice."""
@@ -215,10 +229,12 @@ class Session:
         window, body = self._window, page.body
         if (
             page.first_seq != sent + 1
+            # The log was joined, and it is not known yet whether the user is a member again.
+            or not position.open
             or window.unacked + page.count > window.size
             or not self.outbox.room(len(body))
         ):
-            if page.first_seq == sent + 1:
+            if page.first_seq == sent + 1 and position.open:
                 self._services.counters.outbox_overflows += 1
             self._catch_up.lag(position)
             return False
@@ -327,6 +343,11 @@ class Session:
         if span is not None:
             self._services.tracer.end(span, "" if code == "OK" else code)
         self.outbox.put(events.result_event(command_id, name, outcome))
+        self._tell_answered()
+
+    def _tell_answered(self) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
 
     def _hello(self, command_id: int, hello: c.Hello) -> None:
         if self._greeted:
@@ -441,6 +462,7 @@ class Session:
         if self._syncing is not None and not self._syncing:
             self._syncing = None
             self.outbox.put(events.sync_complete_event(len(self.positions)))
+            self._tell_answered()
 
     async def _recheck(self) -> None:
         while True:

@@ -58,7 +58,7 @@ def chat_service(node: Node) -> grpc.GenericRpcHandler:
                 session.receive(frame)
                 if session.outbox.congested:
                     await session.ready()
-            await session.outbox.finish()
+            await session.finish()
         except asyncio.CancelledError:
             if not session.ended.done():
                 raise

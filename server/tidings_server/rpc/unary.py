@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from tidings.v1 import (
@@ -21,7 +21,7 @@ from tidings.v1 import (
 )
 
 from ..codec.events import to_response
-from ..errors import DomainError
+from ..errors import DomainError, Reason
 from ..node import Node
 from .access import authenticate
 from .status import status_code, trailers
@@ -53,12 +53,21 @@ def _handler(node: Node, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any,
     # As the commands of a stream are named: an operation has one name, whichever way it comes.
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
 
-    async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
+    def parse(raw: bytes) -> Message:
+        try:
+            return request_type.FromString(raw)
+        except DecodeError:
+            raise DomainError(
+                Reason.MALFORMED_FRAME, f"The request is no {method.input_type.full_name}."
+            ) from None
+
+    # Parsed here, not by grpc, which would answer INTERNAL and not say why.
+    async def call(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
         code = "CANCELLED"
         span = node.tracer.command(name, parent=traceparent(context))
         try:
             principal = await authenticate(context, node.verify)
-            command = node.reader.read(request)
+            command = node.reader.read(parse(raw))
             # A caller who hangs up must not leave a command half done.
             work = asyncio.ensure_future(node.handlers.execute(principal, command, span))
             response = to_response(await asyncio.shield(work))
@@ -76,7 +85,6 @@ def _handler(node: Node, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any,
 
     return grpc.unary_unary_rpc_method_handler(
         call,
-        request_deserializer=request_type.FromString,
         response_serializer=_serialize,
     )
 
