@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -67,7 +66,7 @@ def settings(folder: Path, **groups: Mapping[str, Any]) -> Settings:
 
 @pytest.fixture
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
-    """Starts a server with settings by group: `await serve(limits={...})`."""
+    """Starts servers, given settings by their groups."""
     async with AsyncExitStack() as servers:
 
         async def start(**groups: Mapping[str, Any]) -> Served:
@@ -87,14 +86,6 @@ async def server(serve: Serve) -> Served:
 @pytest.fixture
 async def process(tmp_path: Path) -> AsyncIterator[ServerProcess]:
     """A server in a process of its own, that is not started yet."""
-    async with contextlib.aclosing(_process(tmp_path)) as made:
-        async for process in made:
-            yield process
-
-
-async def _process(folder: Path) -> AsyncIterator[ServerProcess]:
-    process = ServerProcess(folder)
-    try:
-        yield process
-    finally:
-        await process.close()
+    made = ServerProcess(tmp_path)
+    yield made
+    await made.close()

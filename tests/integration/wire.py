@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -22,10 +23,10 @@ from tidings.v1 import (
     message_pb2,
     message_service_pb2,
 )
-from tidings.v1.conversation_service_pb2_grpc import ConversationServiceAsyncStub
-from tidings.v1.message_service_pb2_grpc import MessageServiceAsyncStub
-from tidings.v1.presence_service_pb2_grpc import PresenceServiceAsyncStub
-from tidings.v1.receipt_service_pb2_grpc import ReceiptServiceAsyncStub
+from tidings.v1.conversation_service_pb2_grpc import ConversationServiceStub
+from tidings.v1.message_service_pb2_grpc import MessageServiceStub
+from tidings.v1.presence_service_pb2_grpc import PresenceServiceStub
+from tidings.v1.receipt_service_pb2_grpc import ReceiptServiceStub
 from tidings_server.auth import TokenPolicy, mint
 from tidings_server.core.clock import SystemClock
 from tidings_server.core.ids import uuid7
@@ -69,9 +70,11 @@ def reason_name(reason: int) -> str:
 async def until(condition: Callable[[], T], seconds: float = PATIENCE_S) -> T:
     """Waits until a condition holds."""
     async with asyncio.timeout(seconds):
-        while not (found := condition()):
+        while True:
+            found = condition()
+            if found:
+                return found
             await asyncio.sleep(0.005)
-    return found
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ async def refused(call: Awaitable[Any]) -> Problem:
     try:
         answer = await call
     except grpc.aio.AioRpcError as error:
-        return problem_of(error.code(), error.details(), error.trailing_metadata())  # type: ignore[arg-type]
+        return problem_of(error.code(), error.details(), error.trailing_metadata())
     raise AssertionError(f"the call was answered: {answer}")
 
 
@@ -133,6 +136,7 @@ class Device:
             metadata=(("authorization", f"Bearer {bearer or token(user, device)}"),)
         )
         self._reader: asyncio.Task[None] | None = None
+        self._reads = asyncio.Event()
 
     async def open(
         self,
@@ -154,20 +158,29 @@ class Device:
         return self
 
     def read_on(self) -> None:
-        self._reader = asyncio.get_running_loop().create_task(self._read())
+        self._reads.set()
+        if self._reader is None:
+            self._reader = asyncio.get_running_loop().create_task(self._read())
+
+    def stop_reading(self) -> None:
+        """What comes stays on the way, but for one frame that is being read."""
+        self._reads.clear()
 
     async def _read(self) -> None:
-        try:
-            async for frame in self._call:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while True:
+                await self._reads.wait()
+                frame = await self._call.read()
+                if not isinstance(frame, chat_service_pb2.ChatResponse):
+                    break
                 self.events += frame.events
-        except grpc.aio.AioRpcError:
-            pass
         code, details = await self._call.code(), await self._call.details()
         trailers = await self._call.trailing_metadata()
         self.ended = problem_of(code, details, trailers)
 
     async def close(self) -> None:
         self._call.cancel()
+        self._reads.set()
         if self._reader is not None:
             await asyncio.wait([self._reader])
         await self.channel.close()
@@ -297,10 +310,10 @@ class Caller:
         self.user = user
         self.channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
         self.metadata = metadata(user, "caller")
-        self.conversations: Any = ConversationServiceAsyncStub(self.channel)
-        self.messages: Any = MessageServiceAsyncStub(self.channel)
-        self.receipts: Any = ReceiptServiceAsyncStub(self.channel)
-        self.presence: Any = PresenceServiceAsyncStub(self.channel)
+        self.conversations: Any = ConversationServiceStub(self.channel)
+        self.messages: Any = MessageServiceStub(self.channel)
+        self.receipts: Any = ReceiptServiceStub(self.channel)
+        self.presence: Any = PresenceServiceStub(self.channel)
 
     async def close(self) -> None:
         await self.channel.close()
