@@ -22,6 +22,7 @@ from tidings_server.config import Address, Settings
 from tidings_server.core.clock import SystemClock
 from tidings_server.core.ids import uuid7
 from tidings_server.node import Node
+from tidings_server.rpc.engine import one_wake_up
 from tidings_server.rpc.server import RpcServer
 from tidings_server.storage.base import Store, StoreUnavailable
 from tidings_server.storage.sqlite import SqliteOptions, SqliteStore
@@ -87,6 +88,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     clock, rng = SystemClock(), random.SystemRandom()
     counters, readiness = Counters(), Readiness()
     async with AsyncExitStack() as stack:
+        stack.enter_context(one_wake_up())
         verifier = TokenVerifier(settings.auth.policy(), clock)
         await verifier.prepare()
         store = SqliteStore(

@@ -24,6 +24,7 @@ from tidings_server.core.clock import SystemClock
 from tidings_server.demo import Demo, SecretUnusable, dev_secret_path, with_dev_secret
 from tidings_server.doctor import Finding, Level, examine, fail, ok
 from tidings_server.errors import DomainError
+from tidings_server.rpc.engine import choose_poller
 from tidings_server.storage.base import StoreCorrupt, StoreUnavailable
 from tidings_server.telemetry import logging
 
@@ -109,6 +110,7 @@ def serve(config: Path | None, *, demo: bool) -> int:
         )
     logging.configure(settings.log.level, settings.log.format)
     _raise_file_limit()
+    choose_poller()
     # Imported here: the other commands need neither grpc nor OpenTelemetry, and answer sooner.
     from tidings_server import app  # noqa: PLC0415
 
