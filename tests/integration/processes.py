@@ -73,14 +73,14 @@ class ServerProcess:
             try:
                 line = json.loads(raw)
             except ValueError:
-                line = {"event": raw.decode(errors="replace").rstrip()}
+                line = {"message": raw.decode(errors="replace").rstrip()}
             self.log.append(line)
 
     async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
         """Waits for a line of the log."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                found = [line for line in self.log if line.get("event") == event]
+                found = [line for line in self.log if line.get("message") == event]
                 if len(found) >= count:
                     return found[-1]
                 process = self.process

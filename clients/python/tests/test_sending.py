@@ -193,6 +193,7 @@ async def test_a_message_can_be_taken_out_of_the_outbox() -> None:
         first, second = await alice.send("c", "first"), await alice.send("c", "second")
         assert await first.cancel()
         assert not await first.cancel()
+        await asyncio.sleep(0.2)
         assert set(store.messages) == {second.message_id}
         with pytest.raises(TidingsError, match="taken out"):
             await first.sent()

@@ -52,13 +52,17 @@ def error_of(error: error_pb2.Error) -> TidingsError:
     )
 
 
-def member_of(member: conversation_pb2.Member) -> models.Member:
-    """A membership."""
-    return models.Member(member.user_id, models.MemberRole(member.role), member.join_seq)
+def member_of(member: conversation_pb2.Member, join_seq: int = 0) -> models.Member:
+    """A membership; an entry that made it needs not say at which position."""
+    return models.Member(
+        member.user_id, models.MemberRole(member.role), member.join_seq or join_seq
+    )
 
 
-def _members_of(members: Iterable[conversation_pb2.Member]) -> tuple[models.Member, ...]:
-    return tuple(member_of(member) for member in members)
+def _members_of(
+    members: Iterable[conversation_pb2.Member], join_seq: int
+) -> tuple[models.Member, ...]:
+    return tuple(member_of(member, join_seq) for member in members)
 
 
 def conversation_of(conversation: conversation_pb2.Conversation) -> models.Conversation:
@@ -143,7 +147,7 @@ def entry_of(entry: entry_pb2.Entry, user_id: str) -> events.Entry:
             entry_id=entry_id,
             kind=models.ConversationKind(created.kind),
             title=created.title,
-            members=_members_of(created.members),
+            members=_members_of(created.members, seq),
         )
     if body == "members_added":
         return events.MembersAdded(
@@ -154,7 +158,7 @@ def entry_of(entry: entry_pb2.Entry, user_id: str) -> events.Entry:
             time=time,
             user_id=sender,
             entry_id=entry_id,
-            members=_members_of(entry.members_added.members),
+            members=_members_of(entry.members_added.members, seq),
         )
     if body == "member_removed":
         return events.MemberRemoved(

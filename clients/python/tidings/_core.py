@@ -29,6 +29,7 @@ from .v1 import chat_service_pb2, entry_pb2, event_pb2, message_pb2
 
 _MAX_AHEAD_MS: Final = 4 * 60 * 1000
 """An id further ahead of the server's time is made anew before its first sending; the server takes 5 minutes."""
+_DISCARDED: Final = "DISCARDED"
 _MAX_HELLO_CURSORS: Final = 10_000
 _MAX_FRAME_COMMANDS: Final = 1_000
 _MAX_FRAME_ACKS: Final = 5_000
@@ -150,11 +151,18 @@ class SessionCore:
         if self._withheld:
             self._announce()
         for message in state.messages:
-            self.outbox.restore(message)
-            if message.failure is None:
-                self.events.put(self._pending_event(message, restored=True))
-            else:
-                self._failed(message)
+            self._restore(message)
+
+    def _restore(self, message: StoredMessage) -> None:
+        failure = message.failure
+        if failure is not None and failure.reason == _DISCARDED:
+            self._unsaved.removed.append(message.message_id)
+            return
+        self.outbox.restore(message)
+        if failure is None:
+            self.events.put(self._pending_event(message, restored=True))
+        else:
+            self._failed(message)
 
     # The application's side
 
@@ -260,6 +268,17 @@ class SessionCore:
             self.outbox.stored(item)
         else:
             self._seal(item, now)
+
+    def discarding(self, item: Outgoing) -> StoredMessage:
+        """A message is to be taken out: hold it until what is returned is stored, then call `discarded`."""
+        self.outbox.hold(item)
+        failure = StoredFailure(Code.CANCELLED, _DISCARDED, "", "taken out of the outbox")
+        return replace(item.message, failure=failure)
+
+    def discarded(self, item: Outgoing) -> None:
+        """It is durable that a message isn't to be sent."""
+        self.outbox.drop(item)
+        self._unsaved.removed.append(item.message.message_id)
 
     def forget_failed(self, message_id: str) -> None:
         """The application knows that a message has failed."""

@@ -25,6 +25,8 @@ _MAX_MESSAGE_BYTES = 64 << 20
 def channel_options(config: ClientConfig) -> list[tuple[str, Any]]:
     """The options of the channel."""
     return [
+        # A connection for each device, also where several are in one process.
+        ("grpc.use_local_subchannel_pool", 1),
         # Fixed windows of 1 MiB instead of measured ones: the pings that measure cost the server a third of its CPU.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", 1 << 20),

@@ -166,16 +166,16 @@ class Runner:
 
     async def discard(self, item: Outgoing) -> None:
         """Take a message out of the outbox; durable when it returns. Raises StateError."""
-        outbox = self.core.outbox
-        outbox.hold(item)
+        core = self.core
+        message = core.discarding(item)
         try:
-            await self._store.remove([item.message.message_id])
+            # Removing alone isn't durable: a message that comes back after a loss of power must not be sent.
+            await self._store.update({message.message_id: message})
         except BaseException:
-            outbox.stored(item)
-            raise
-        finally:
+            core.outbox.stored(item)
             self._after_core()
-        outbox.drop(item)
+            raise
+        core.discarded(item)
         self._after_core()
 
     def forget_failed(self, message_id: str) -> None:
