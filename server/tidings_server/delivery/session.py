@@ -39,6 +39,7 @@ log = structlog.get_logger(__name__)
 
 _FAREWELL_S = 2.0
 _LAST_ANSWERS_S = 10.0
+_HELLO_WITHIN_S = 30.0
 _SYNC_RETRY_S = 0.5
 
 Verify = Callable[[str], Awaitable[Principal]]
@@ -136,7 +137,10 @@ class Session:
         self._early: dict[str, int] = {}
         self._following: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._expiry: asyncio.TimerHandle | None = None
+        # Until hello, the end of waiting for it.
+        self._expiry: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
+            _HELLO_WITHIN_S, self._never_greeted
+        )
         self._warned = False
         self._warning_ms = services.token_warning_ms
         self._closed = False
@@ -465,10 +469,10 @@ class Session:
             self._tell_answered()
 
     async def _recheck(self) -> None:
-        while True:
+        heads = None
+        while heads is None:
             try:
                 heads = await self._services.store.heads(list(self.positions))
-                break
             except StoreUnavailable as problem:
                 log.warning("recheck_waits", cause=str(problem), session=self.id)
                 await asyncio.sleep(_SYNC_RETRY_S)
@@ -557,6 +561,11 @@ class Session:
         problem = DomainError(
             Reason.TOKEN_EXPIRED, "The token has expired; connect with a new one."
         )
+        self.end(problem, reconnect=True)
+
+    def _never_greeted(self) -> None:
+        self._expiry = None
+        problem = DomainError(Reason.HELLO_EXPECTED, "The device has not said hello.")
         self.end(problem, reconnect=True)
 
     async def _finish(self, problem: DomainError) -> None:
