@@ -186,6 +186,8 @@ class Keeper:
             self._changed()
         self._listed = self._wants.listed = True
         self._presence.set()
+        # An empty list is news, too.
+        self._model.changes.order = True
         self._changed()
 
     async def _resolve_stale(self) -> None:

@@ -116,8 +116,8 @@ class Chat:
             self._told_seq = conversation.head_seq
             self._unread_told = conversation.unread_count
             self._unread_seen = [seq for seq in self._unread_seen if seq > self._told_seq]
-        ours, self.read_seq = self.read_seq, conversation.read_seq
-        self.read_to(ours)
+        ours, self.read_seq = self.read_seq, min(self.read_seq, conversation.read_seq)
+        self.read_to(max(ours, conversation.read_seq))
         if self.direct and self.marks.joined is None:
             self.marks.joined = {self.peer: 0}
 
@@ -129,7 +129,8 @@ class Chat:
         if entry.seq <= self.head_seq:
             return
         self.head_seq = entry.seq
-        if isinstance(entry, Message):
+        # Another device may have read it before it came here.
+        if isinstance(entry, Message) and entry.seq > self.read_seq:
             self._unread_seen.append(entry.seq)
 
     def read_to(self, seq: int) -> None:

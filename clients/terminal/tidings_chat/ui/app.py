@@ -98,6 +98,18 @@ class ChatApp(App[None]):
         self._bell = bell
         self._zone = zone
         self._now = now or (lambda: system_now(zone))
+        # Held here: a query looks on the uppermost window only.
+        self.search = Input(placeholder="Find (Ctrl+K)", id="search", compact=True)
+        self.conversations = ConversationList("list", self._now, zone)
+        self.timeline = Timeline("timeline", self._now, zone)
+        self.composer = Composer("composer")
+        self._main = Horizontal(id="main")
+        self._brand = Static(id="brand")
+        self._heading = Static(id="heading")
+        self._empty = Static(id="empty")
+        self._below = Static(id="below")
+        self._hint = Static(id="hint")
+        self._connection = Static(id="connection")
         self._acts = Acts(self, session)
         self._drafts: dict[str, tuple[str, Bubble | None]] = {}
         self._replying: Bubble | None = None
@@ -109,23 +121,23 @@ class ChatApp(App[None]):
 
     def compose(self) -> ComposeResult:
         """The screen."""
-        with Horizontal(id="main"):
+        with self._main:
             with Vertical(id="sidebar"):
-                yield Static(id="brand")
-                yield Input(placeholder="Find (Ctrl+K)", id="search", compact=True)
-                yield ConversationList("list", self._now, self._zone)
+                yield self._brand
+                yield self.search
+                yield self.conversations
             with Vertical(id="chat"):
-                yield Static(id="heading")
+                yield self._heading
                 with Vertical(id="messages"):
-                    yield Timeline("timeline", self._now, self._zone)
-                    yield Static(id="empty")
-                    yield Static(id="below")
-                yield Static(id="hint")
+                    yield self.timeline
+                    yield self._empty
+                    yield self._below
+                yield self._hint
                 with Horizontal(id="line"):
                     yield Static("\u276f", id="prompt")
-                    yield Composer("composer")
+                    yield self.composer
         with Horizontal(id="status"):
-            yield Static(id="connection")
+            yield self._connection
             yield Static("Ctrl+K find  Ctrl+N/P switch  F1 help", id="keys")
 
     def on_mount(self) -> None:
@@ -140,26 +152,6 @@ class ChatApp(App[None]):
     # The parts
 
     @property
-    def composer(self) -> Composer:
-        """Where messages are written."""
-        return self.query_one("#composer", Composer)
-
-    @property
-    def timeline(self) -> Timeline:
-        """The messages."""
-        return self.query_one("#timeline", Timeline)
-
-    @property
-    def conversations(self) -> ConversationList:
-        """The list."""
-        return self.query_one("#list", ConversationList)
-
-    @property
-    def search(self) -> Input:
-        """Where a conversation is searched for."""
-        return self.query_one("#search", Input)
-
-    @property
     def chat(self) -> Chat | None:
         """The conversation that is open."""
         return self.session.wants.opened(self.session.model)
@@ -168,9 +160,6 @@ class ChatApp(App[None]):
     def narrow(self) -> bool:
         """Whether the list and a conversation don't fit beside each other."""
         return self.size.width < _NARROW
-
-    def _static(self, selector: str) -> Static:
-        return self.query_one(selector, Static)
 
     # Showing what has changed
 
@@ -213,7 +202,7 @@ class ChatApp(App[None]):
         )
         unread = status.totals(model, self.session.wants.open)
         badge = (f"  {unread} unread", "$accent") if unread else ""
-        self._static("#brand").update(
+        self._brand.update(
             Content.assemble(("Tidings ", "bold $primary"), (one_line(model.me), "$faint"), badge)
         )
 
@@ -226,12 +215,11 @@ class ChatApp(App[None]):
             self.composer.disabled = chat.left
 
     def _show_heading(self) -> None:
-        heading = self._static("#heading")
         chat = self.chat
         if chat is None:
-            heading.update("")
+            self._heading.update("")
             return
-        width = heading.content_size.width
+        width = self._heading.content_size.width
         back: Content | str = ""
         if self.narrow:
             unread = status.totals(self.session.model, chat.conversation_id)
@@ -239,16 +227,15 @@ class ChatApp(App[None]):
                 ("\u2039 ", "$primary"), (f"{unread} " if unread else "", "$accent")
             )
         line = status.heading(chat, self._now(), self._zone, width - 6)
-        heading.update(Content.assemble(back, line))
+        self._heading.update(Content.assemble(back, line))
 
     def _show_connection(self) -> None:
         model = self.session.model
         left = max(0.0, self._retry_at - asyncio.get_running_loop().time())
-        connection = self._static("#connection")
         line = status.connection_line(
-            model.connection, left, model.queued, connection.content_size.width
+            model.connection, left, model.queued, self._connection.content_size.width
         )
-        connection.update(line)
+        self._connection.update(line)
 
     def _show_empty(self) -> None:
         """What stands where messages would be, when there are none."""
@@ -265,14 +252,12 @@ class ChatApp(App[None]):
             text = "Loading …" if self.session.up else "The messages come with the connection."
             if chat.timeline.problem is not None:
                 text = f"The messages can't be had: {explain(chat.timeline.problem)}"
-        empty = self._static("#empty")
-        empty.update(Content(text))
-        empty.display = bool(text)
+        self._empty.update(Content(text))
+        self._empty.display = bool(text)
 
     def _show_hint(self) -> None:
         """The line above the one that is written: commands, a reply, or the chosen message."""
-        hint = self._static("#hint")
-        width = hint.content_size.width or self.size.width - 4
+        width = self._hint.content_size.width or self.size.width - 4
         chat, bubble = self.chat, self.timeline.chosen
         content: Content | None = None
         specs = matching(self.composer.text)
@@ -289,8 +274,8 @@ class ChatApp(App[None]):
             content = Content.assemble((head, "$primary"), (steady(text), ""), ("  Esc", "$faint"))
         elif bubble is not None and chat is not None:
             content = status.about(bubble, chat, width)
-        hint.update(content or "")
-        hint.display = content is not None
+        self._hint.update(content or "")
+        self._hint.display = content is not None
 
     def _tick(self) -> None:
         """A second has passed."""
@@ -341,7 +326,7 @@ class ChatApp(App[None]):
         if listed and self.session.wants.listed and not self.narrow:
             self.open(listed[0].conversation_id)
         elif self.narrow:
-            self.screen.add_class("list-open")
+            self._main.add_class("list-open")
 
     def open(self, conversation_id: str) -> None:
         """Show a conversation."""
@@ -357,7 +342,7 @@ class ChatApp(App[None]):
             self._show_open()
             self._show_list()
             self._show_empty()
-        self.screen.remove_class("list-open")
+        self._main.remove_class("list-open")
         self.composer.focus()
 
     def action_switch(self, direction: int) -> None:
@@ -373,14 +358,14 @@ class ChatApp(App[None]):
 
     def action_search(self) -> None:
         """Search for a conversation."""
-        self.screen.add_class("list-open")
+        self._main.add_class("list-open")
         self.search.focus()
 
     def action_toggle_list(self) -> None:
         """Show the list in place of the conversation, or the other way round."""
         if self.narrow and self.chat is not None:
-            self.screen.toggle_class("list-open")
-            if self.screen.has_class("list-open"):
+            self._main.toggle_class("list-open")
+            if self._main.has_class("list-open"):
                 self.search.focus()
             else:
                 self.composer.focus()
@@ -435,7 +420,7 @@ class ChatApp(App[None]):
         if self.search.has_focus:
             self._end_search()
             if self.chat is not None:
-                self.screen.remove_class("list-open")
+                self._main.remove_class("list-open")
         self.timeline.choose("")
         self.composer.focus()
 
@@ -450,17 +435,16 @@ class ChatApp(App[None]):
             self.session.load_older(chat)
         if self._looked_at:
             self.session.saw(chat, event.seen_seq)
-        below = self._static("#below")
         new = chat.unread if not event.at_end else 0
-        below.update(f"↓ {new} new · Ctrl+End" if new else "↓ Ctrl+End")
-        below.display = not event.at_end
+        self._below.update(f"↓ {new} new · Ctrl+End" if new else "↓ Ctrl+End")
+        self._below.display = not event.at_end
 
     @property
     def _looked_at(self) -> bool:
         return (
             self.app_focus
             and len(self.screen_stack) == 1
-            and not (self.narrow and self.screen.has_class("list-open"))
+            and not (self.narrow and self._main.has_class("list-open"))
         )
 
     def on_app_focus(self) -> None:
