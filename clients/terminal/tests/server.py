@@ -95,7 +95,7 @@ async def until_async(
     answer: _T | None = None
     try:
         async with asyncio.timeout(30.0):
-            while not condition(answer := await ask()):
+            while not condition(answer := await ask()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"not within 30 s: {what}, but {answer}") from None

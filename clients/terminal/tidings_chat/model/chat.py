@@ -115,9 +115,12 @@ class Chat:
         if conversation.head_seq >= self._told_seq:
             self._told_seq = conversation.head_seq
             self._unread_told = conversation.unread_count
-            self._unread_seen = [seq for seq in self._unread_seen if seq > self._told_seq]
-        ours, self.read_seq = self.read_seq, min(self.read_seq, conversation.read_seq)
-        self.read_to(max(ours, conversation.read_seq))
+        theirs, ours = conversation.read_seq, self.read_seq
+        since = max(self._told_seq, theirs)
+        self._unread_seen = [seq for seq in self._unread_seen if seq > since]
+        # What was read here may not have come to the server yet.
+        self.read_seq = theirs
+        self.read_to(ours)
         if self.direct and self.marks.joined is None:
             self.marks.joined = {self.peer: 0}
 

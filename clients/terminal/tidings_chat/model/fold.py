@@ -235,7 +235,9 @@ class Model:
             chat.active = max(chat.active, event.time)
         else:
             if event.message_id not in timeline.outgoing:
-                timeline.queue(Outgoing(event.message_id, event.text, event.reply_to, chat.active))
+                # It failed in an earlier process: when it was queued is in its id.
+                time = _time_of(event.message_id) or chat.active
+                timeline.queue(Outgoing(event.message_id, event.text, event.reply_to, time))
             timeline.failed(event.message_id, event.error)
         self.changes.connection = True
         self._changed(chat, order=True)

@@ -390,6 +390,7 @@ class ChatApp(App[None]):
 
     @on(Input.Changed, "#search")
     def _searched(self) -> None:
+        self._open_when_found = False
         self._show_list()
         ids = self.conversations.ids
         searching = self.search.has_focus and bool(ids)
@@ -399,7 +400,7 @@ class ChatApp(App[None]):
     def _found(self) -> None:
         chosen = self.conversations.cursor or next(iter(self.conversations.ids), None)
         # Whoever types faster than the list comes gets what was meant.
-        self._open_when_found = chosen is None and not self.session.wants.listed
+        self._open_when_found = chosen is None
         if chosen is not None:
             self._end_search()
             self.open(chosen)
