@@ -102,17 +102,21 @@ class Device:
     user: str
     call: Any
     events: list[event_pb2.Event] = field(default_factory=list)
-    frames: list[bytes] = field(default_factory=list)
+    results: dict[int, event_pb2.CommandResult] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     reading: asyncio.Task[None] | None = None
     next_id: int = 1
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def read(self) -> None:
         """Notes events until the stream ends."""
         try:
             async for frame in self.call:
-                self.frames.append(frame)
-                self.events.extend(chat_service_pb2.ChatResponse.FromString(frame).events)
+                events = chat_service_pb2.ChatResponse.FromString(frame).events
+                self.events.extend(events)
+                for event in events:
+                    if event.HasField("result"):
+                        self.results[event.result.command_id] = event.result
                 self.news.set()
         except (grpc.aio.AioRpcError, asyncio.CancelledError):
             pass
@@ -125,7 +129,8 @@ class Device:
 
     async def write(self, frame: bytes) -> None:
         """Sends a frame as it is."""
-        await self.call.write(frame)
+        async with self.writing:
+            await self.call.write(frame)
 
     async def ask(self, **command: Any) -> event_pb2.CommandResult:
         """Sends one command and awaits its result."""
@@ -163,17 +168,8 @@ class Device:
 
     async def result(self, number: int) -> event_pb2.CommandResult:
         """The result of a command."""
-
-        def find() -> event_pb2.CommandResult | None:
-            for event in self.events:
-                if event.HasField("result") and event.result.command_id == number:
-                    return event.result
-            return None
-
-        await self.until(lambda: find() is not None)
-        found = find()
-        assert found is not None
-        return found
+        await self.until(lambda: number in self.results)
+        return self.results[number]
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Returns when a condition holds; fails when it doesn't in time or the stream has ended."""
@@ -212,6 +208,7 @@ class Device:
         """Leaves."""
         self.call.cancel()
         if self.reading is not None:
+            self.reading.cancel()
             await asyncio.wait([self.reading])
 
 

@@ -7,7 +7,7 @@ import random
 import grpc
 import pytest
 
-from tests.integration.raw import Device, Server, bearer, new_id, refusal, token
+from tests.integration.streams.raw import Device, Server, bearer, new_id, refusal, token
 from tidings.v1 import (
     chat_service_pb2,
     conversation_service_pb2,
@@ -247,16 +247,8 @@ async def test_ten_thousand_commands_in_flight(server: Server) -> None:
             for i in range(first, first + size)
         ]
         await device.write(chat_service_pb2.ChatRequest(commands=commands).SerializeToString())
-    results: dict[int, event_pb2.CommandResult] = {}
-
-    def all_there() -> bool:
-        for event in device.events:
-            if event.HasField("result"):
-                results[event.result.command_id] = event.result
-        device.events.clear()
-        return sum(n >= 100 for n in results) == total
-
-    await device.until(all_there)
+    results = device.results
+    await device.until(lambda: sum(n >= 100 for n in results) == total)
     refused = {n: r for n, r in results.items() if r.HasField("error")}
     assert {reason(r) for r in refused.values()} <= {"TOO_MANY_IN_FLIGHT"}
     assert all(r.error.HasField("retry_delay") for r in refused.values())
