@@ -7,6 +7,7 @@ import time
 import uuid
 
 from .api import Api
+from .device import Device
 from .figures import Figures
 from .load import Sender
 from .processes import Target
@@ -33,6 +34,10 @@ async def come_back(
     cursors: dict[str, dict[str, int]] = {}
     rooms: dict[str, str] = {}
     if target.kind == "server":
+        # Connected before the conversations are made: a new device would get only the newest of many.
+        poster = load.device("poster")
+        await poster.open(target.address)
+        await poster.hello()
         async with Api(target) as api:
             if own_conversations:
                 rooms = {user: await api.direct("poster", user) for user in users}
@@ -40,7 +45,8 @@ async def come_back(
                 conversation = await api.group("poster", users)
                 rooms = dict.fromkeys(users, conversation)
         await _leave(load, users, cursors)
-        await _post(load, sorted(set(rooms.values())), missed)
+        await _post(load, poster, sorted(set(rooms.values())), missed)
+        await poster.close()
         for name in rooms.values():
             load.expected[name] = set()
         target.stop()
@@ -98,11 +104,8 @@ async def _leave(load: Load, users: list[str], cursors: dict[str, dict[str, int]
         await device.close()
 
 
-async def _post(load: Load, conversations: list[str], count: int) -> None:
+async def _post(load: Load, device: Device, conversations: list[str], count: int) -> None:
     """Somebody posts to each conversation, while nobody else is there."""
-    device = load.device("poster")
-    await device.open(load.target.address)
-    await device.hello()
     for conversation in conversations:
         sender = Sender(
             conversation,
@@ -117,4 +120,3 @@ async def _post(load: Load, conversations: list[str], count: int) -> None:
         sender.start()
         await sender.finished()
         load.senders.append(sender)
-    await device.close()
