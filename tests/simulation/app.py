@@ -51,25 +51,45 @@ class AppData:
 class App:
     """One run of the application: from the start of its process to its end.
 
-    `saved` are the cursors that the SDK had on disk when it began.
+    `saved` are the cursors that the SDK had on disk when it began, of the history of `incarnation`. What is handed on
+    belongs to that until the SDK tells of another. `truth` gives the history of an incarnation; `restored` tells whether
+    the server ever went back to a backup.
     """
 
     def __init__(
-        self, name: str, user: str, data: AppData, saved: dict[str, int], truth: Callable[[], Truth]
+        self,
+        name: str,
+        user: str,
+        data: AppData,
+        saved: dict[str, int],
+        incarnation: str,
+        truth: Callable[[str], Truth],
+        restored: Callable[[], bool],
     ) -> None:
         self.name = name
         self._user = user
         self._data = data
-        self._truth = truth
+        self.incarnation = incarnation
+        self._truth_of = truth
+        self._restored = restored
         # How far the SDK has brought this run in each log.
         self.handed = dict(saved)
         self.events = 0
         for log, seq in saved.items():
-            if seq > self._position(log):
+            unseen = self._visible(log, self._position(log) + 1, seq)
+            if unseen and not restored():
                 raise Violation(
                     "I5",
-                    f"{name}: the SDK has saved {log}:{seq}, applied was {self._position(log)}",
+                    f"{name}: the SDK has saved {log}:{seq}, {unseen} were not applied",
                 )
+
+    def _visible(self, log: str, first: int, last: int) -> list[int]:
+        """The positions from one to another that the user may see."""
+        truth = self._truth().log(log)
+        return [seq for seq in range(first, last + 1) if truth.visible(self._user, seq)]
+
+    def _truth(self) -> Truth:
+        return self._truth_of(self.incarnation)
 
     def _position(self, log: str) -> int:
         return self._data.positions.get(log, 0)
@@ -95,6 +115,7 @@ class App:
                 for log in self._data.positions:
                     self._drop(log, event.positions.get(log, 0))
                 self.handed = dict(event.positions)
+                self.incarnation = event.incarnation
             case PositionLost():
                 self._lost(event.conversation_id, event.seq)
 
@@ -111,11 +132,10 @@ class App:
             raise Violation("I4", f"{self.name}: {event.log}:{event.seq} has another text")
 
     def _move(self, log: str, first: int, last: int) -> None:
-        truth = self._truth().log(log)
         before = self.handed.get(log, 0)
         if first <= before:
             raise Violation("I5", f"{self.name}: {log}:{first} is handed on after {before}")
-        hole = [seq for seq in range(before + 1, first) if truth.visible(self._user, seq)]
+        hole = self._visible(log, before + 1, first - 1)
         if hole:
             raise Violation(
                 "I5", f"{self.name}: {log}:{first} is handed on after {before}, without {hole}"
@@ -129,7 +149,8 @@ class App:
     def _sent(self, event: MessageSent) -> None:
         said = self._data.by_id.get(event.message_id)
         truth = self._truth().log(event.conversation_id)
-        if event.seq > truth.head or truth.entries[event.seq - 1].id != event.message_id:
+        there = event.seq <= truth.head and truth.entries[event.seq - 1].id == event.message_id
+        if not there and not self._restored():
             raise Violation(
                 "I1",
                 f"{self.name}: {event.message_id} is said to be at "

@@ -347,18 +347,17 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     # Ending
 
-    def finish(self, processes: list[Process]) -> None:
-        """Looks for exceptions that nobody took, in the world and in these processes. Raises the first."""
+    def untaken(self, processes: list[Process]) -> BaseException | None:
+        """The first exception that nobody took, of the world and of these processes, or None."""
         for process in (self._world, *processes):
             if process.alive:
                 self._look_at(process)
-        if self.failure is not None:
-            raise self.failure
+        return self.failure
 
-    def end_all(self, processes: list[Process | None]) -> None:
+    def end_all(self, processes: list[Process]) -> None:
         """Kills what still runs."""
         for process in processes:
-            if process is not None and process.alive:
+            if process.alive:
                 self.kill(process)
 
     def close(self) -> None:

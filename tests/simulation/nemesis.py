@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from .network import Weather
+from .sdk_device import SdkDevice
 from .truth import WatchedDisk
 from .world import World
 
@@ -118,9 +119,12 @@ class Nemesis:
         if device.process is None:
             return
         world.tell("device", f"{device.name} {'loses power' if power else 'crashes'}")
-        if device in world.sdk and rng.random() < 0.25:
-            await world.sdk[world.sdk.index(device)].close()  # type: ignore[arg-type]
-        device.crash(power=power)
+        try:
+            if isinstance(device, SdkDevice) and rng.random() < 0.25:
+                await device.close()
+        finally:
+            # Also when the faults end while it closes.
+            device.crash(power=power)
         world.loop.later(rng.choice((0.0, 1.0, 8.0)), self._device_start, device)
 
     def _device_start(self, device: object) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tidings import ConnectionLost, EndOfStream, TidingsError
@@ -75,6 +76,7 @@ class RudeDevice:
         self._token = token
         self._end: DeviceEnd | None = None
         self._incarnation = ""
+        self._acking: asyncio.Task[None] | None = None
         self._beat = 6.0
         self._texts = 0
         self._next = 1
@@ -88,6 +90,7 @@ class RudeDevice:
     def start(self) -> None:
         """Starts the program."""
         self.process = Process(f"{self.name}-{self.connects}")
+        self._acking = None
         self.loop.spawn(self.process, self._run())
 
     def crash(self, *, power: bool) -> None:
@@ -126,7 +129,7 @@ class RudeDevice:
                 async with asyncio.timeout(2.5 * self._beat):
                     frame = await end.receive()
                 self._take(frame)
-                await self._acknowledge(end)
+                self._acknowledge(end)
                 if self.manners.read_delay and not self.calm:
                     await asyncio.sleep(self.manners.read_delay * self._rng.random())
         except TimeoutError:
@@ -172,14 +175,19 @@ class RudeDevice:
             else:
                 self.positions.pop(refusal.conversation_id, None)
 
-    async def _acknowledge(self, end: DeviceEnd) -> None:
+    def _acknowledge(self, end: DeviceEnd) -> None:
         acks = 1.0 if self.calm else self.manners.acks
         if self._rng.random() >= acks:
             return
         request = chat_service_pb2.ChatRequest()
         for name, seq in self.positions.items():
             request.acks.add(conversation_id=name, seq=seq)
-        if request.acks:
+        if request.acks and (self._acking is None or self._acking.done()):
+            # By a task of its own: whoever reads nothing while it can't write waits for ever.
+            self._acking = self.loop.spawn(self.process, self._send(end, request))
+
+    async def _send(self, end: DeviceEnd, request: chat_service_pb2.ChatRequest) -> None:
+        with suppress(TidingsError):
             await end.send(request.SerializeToString())
 
     async def _command(self, end: DeviceEnd, **command: object) -> None:

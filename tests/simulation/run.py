@@ -12,7 +12,7 @@ from hashlib import blake2b
 import structlog
 
 from .config import Config, draw
-from .loop import Deadlock, Runaway, SimLoop
+from .loop import SimLoop
 from .nemesis import Nemesis
 from .outbox_watch import watched_outboxes
 from .quiet import Quiet
@@ -56,15 +56,17 @@ def run_seed(seed: int, *, trace: bool = False, config: Config | None = None) ->
             made_small(config.sizes),
             watched_outboxes(config.limits.max_commands_in_flight, world.report),
         ):
+            found: BaseException | None = None
             try:
                 loop.run_until_complete(_live(world))
-                loop.finish([d.process for d in world.devices if d.process is not None])
-            except (Violation, Deadlock, Runaway) as problem:
-                _failed(outcome, world.violation or problem)
             except Exception as problem:  # noqa: BLE001 - a fault of any part is what we look for
-                _failed(outcome, world.violation or problem)
+                found = problem
+            # What an unawaited task died of is told before what came of it.
+            found = world.violation or loop.untaken(world.processes()) or found
+            if found is not None:
+                _failed(outcome, found)
             _sum_up(outcome, world)
-            loop.end_all([d.process for d in world.devices] + [world.server.running])
+            loop.end_all(world.processes())
             loop.close()
     finally:
         if gc_was:

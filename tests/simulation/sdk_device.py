@@ -136,7 +136,15 @@ class SdkDevice:
             rng=self._rng,
         )
         try:
-            self.app = App(self.name, self.user, self.data, saved, lambda: self._judge.truth)
+            self.app = App(
+                self.name,
+                self.user,
+                self.data,
+                saved,
+                self.disk.session.incarnation,
+                self._judge.truth_of,
+                lambda: bool(self._judge.ended),
+            )
             async with client:
                 self.client = client
                 await self._apply_all(client, self.app)
@@ -147,6 +155,8 @@ class SdkDevice:
         habits = self.habits
         waiting: list[Event] = []
         async for event in client.events():
+            # The first one comes without a word.
+            app.incarnation = app.incarnation or client._runner.core.session.incarnation
             if habits.apply_delay and not self.calm:
                 await asyncio.sleep(self._rng.random() * habits.apply_delay)
             app.take(event)

@@ -54,11 +54,17 @@ class Judge:
         self.ledger = Ledger()
         self.marks = Marks()
         self.checks = 0
+        self.ended: dict[str, Truth] = {}
+        """The histories that ended in a restore, by their incarnations."""
 
     @property
     def truth(self) -> Truth:
         """What the disk holds now."""
         return self._truth()
+
+    def truth_of(self, incarnation: str) -> Truth:
+        """The history of an incarnation; of one that isn't known, or none, the present one."""
+        return self.ended.get(incarnation) or self.truth
 
     def appeared(self, log: Log, entry: entry_pb2.Entry) -> None:
         """An entry was committed. Raises Violation when it may not be."""

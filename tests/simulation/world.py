@@ -12,7 +12,7 @@ from tidings_server.node import Node
 from .bus import UnreliableBus
 from .clock import SimClock, TrueTime
 from .config import Config
-from .loop import SimLoop
+from .loop import Process, SimLoop
 from .network import Network
 from .rude import RudeDevice
 from .sdk_device import SdkDevice
@@ -105,6 +105,11 @@ class World:
         """All devices."""
         return [*self.sdk, *self.rude]
 
+    def processes(self) -> list[Process]:
+        """The processes that run."""
+        running = [device.process for device in self.devices] + [self.server.running]
+        return [process for process in running if process is not None]
+
     def rng(self, purpose: str) -> random.Random:
         """Randomness for one purpose."""
         return random.Random(f"{self.config.seed} {purpose}")
@@ -132,6 +137,7 @@ class World:
     def replace_disk(self, disk: WatchedDisk) -> None:
         """The server goes on with another disk: a backup was restored."""
         self.disk.detach()
+        self.judge.ended[self.disk.incarnation] = self.truth
         self.disk = self.server.disk = disk
         lost = self.judge.ledger.lost(self.truth)
         self.judge.marks = Marks()
