@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -237,84 +236,3 @@ async def test_nothing_follows_the_last_word(box: Box) -> None:
     assert box.wire.frames == [b"onelast"]
     assert box.outbox.bytes == 0
     assert not box.outbox.closed
-
-
-class Ready:
-    """A transport that never makes anyone wait, and does something with each frame first."""
-
-    def __init__(self, act: Callable[[bytes], Awaitable[None] | None]) -> None:
-        self.frames: list[bytes] = []
-        self.act = act
-
-    async def write(self, frame: bytes) -> None:
-        waiting = self.act(frame)
-        if waiting is not None:
-            await waiting
-        self.frames.append(frame)
-
-
-def outbox_on(wire: Ready) -> tuple[Outbox, list[str]]:
-    told: list[str] = []
-    outbox = Outbox(
-        wire, 100, Counters(), lambda: told.append("emptied"), lambda: told.append("lost")
-    )
-    return outbox, told
-
-
-@pytest.mark.parametrize("pause", [lambda _: None, lambda _: asyncio.sleep(0)])
-async def test_a_write_that_does_not_wait(pause: Callable[[bytes], Awaitable[None] | None]) -> None:
-    wire = Ready(pause)
-    outbox, told = outbox_on(wire)
-    for piece in (b"one", b"two"):
-        outbox.put(piece)
-        await outbox.finish()
-    assert wire.frames == [b"one", b"two"]
-    assert told == ["emptied", "emptied"]
-    assert outbox.bytes == 0
-
-
-@pytest.mark.parametrize("problem", [asyncio.CancelledError(), RuntimeError("a fault")])
-async def test_a_write_that_fails_loses_the_device(problem: BaseException) -> None:
-    faults = []
-    asyncio.get_running_loop().set_exception_handler(
-        lambda _, told: faults.append(told["exception"])
-    )
-
-    def fail(_: bytes) -> None:
-        raise problem
-
-    outbox, told = outbox_on(Ready(fail))
-    outbox.put(b"one")
-    await outbox.finish()
-    assert told == ["lost"]
-    assert outbox.closed
-    assert outbox.bytes == 0
-    assert faults == ([problem] if isinstance(problem, RuntimeError) else [])
-
-
-@pytest.mark.parametrize("waits", [False, True])
-async def test_a_write_may_close_its_outbox(waits: bool) -> None:
-    def close(_: bytes) -> Awaitable[None] | None:
-        outbox.close()
-        return asyncio.get_running_loop().create_future() if waits else None
-
-    wire = Ready(close)
-    outbox, told = outbox_on(wire)
-    outbox.put(b"one")
-    await outbox.finish()
-    assert wire.frames == ([] if waits else [b"one"])
-    assert told == []
-    assert outbox.bytes == 0
-
-
-async def test_closing_when_the_transport_has_just_taken_a_frame(box: Box) -> None:
-    faults: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, told: faults.append(told))
-    box.outbox.put(b"one")
-    await settled()
-    assert box.wire.writing is not None
-    box.wire.writing.set_result(None)
-    box.outbox.close()
-    await settled()
-    assert faults == []
-    assert (box.emptied, box.lost, box.outbox.bytes) == (0, 0, 0)

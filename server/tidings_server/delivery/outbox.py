@@ -1,16 +1,14 @@
 """The outbox: what waits to be written to one device, as joined pieces of frames.
 
-Whatever waits is written as one frame: at once when idle, one write in flight.
-
-There are no tasks: a write is a coroutine that the outbox runs on itself whenever what it waits for is there. A task
-for each burst would cost as much again as the outbox does.
+Whatever waits is written as one frame: at once when idle, one write in flight. There is no writer
+task that waits: a burst makes one when it begins.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from ..telemetry.counters import Counters
 
@@ -21,12 +19,9 @@ MAX_FRAME_BYTES = 2 << 20
 class Sink(Protocol):
     """Where a session's frames go: a Chat stream, a WebSocket, a simulated wire."""
 
-    def write(self, frame: bytes) -> Coroutine[Any, Any, None]:
+    async def write(self, frame: bytes) -> None:
         """Writes a frame; returns when the transport takes more. Raises ConnectionError when the
         device is gone.
-
-        The coroutine runs in no task: it awaits futures, and does not ask for the current task, as
-        asyncio.timeout would.
         """
         ...
 
@@ -40,12 +35,9 @@ class Outbox:
     """
 
     __slots__ = (
-        "_awaited",
-        "_began",
-        "_busy",
         "_counters",
         "_emptied",
-        "_finishing",
+        "_flushing",
         "_lost",
         "_max_bytes",
         "_oldest",
@@ -53,8 +45,6 @@ class Outbox:
         "_relief",
         "_sealed",
         "_sink",
-        "_size",
-        "_write",
         "bytes",
         "closed",
     )
@@ -73,13 +63,7 @@ class Outbox:
         self._emptied = emptied
         self._lost = lost
         self._pieces: list[bytes] = []
-        # A write is under way, or about to be.
-        self._busy = False
-        self._write: Coroutine[Any, Any, None] | None = None
-        self._awaited: asyncio.Future[Any] | None = None
-        self._size = 0
-        self._began = 0.0
-        self._finishing: asyncio.Future[None] | None = None
+        self._flushing: asyncio.Task[None] | None = None
         self._relief: asyncio.Future[None] | None = None
         self._oldest = 0.0
         self._sealed = False
@@ -98,10 +82,8 @@ class Outbox:
     def put(self, piece: bytes) -> None:
         """Takes a piece and sees that it is written."""
         self.put_deferred(piece)
-        if not self._busy and self._pieces:
-            self._busy = True
-            # What else is put in this turn of the event loop goes with it.
-            asyncio.get_running_loop().call_soon(self._go_on)
+        if self._flushing is None:
+            self.flush()
 
     def put_last(self, piece: bytes) -> None:
         """Takes a piece after which nothing is taken any more."""
@@ -121,9 +103,8 @@ class Outbox:
 
     def flush(self) -> None:
         """Begins to write what waits, unless a write is under way, which goes on with it."""
-        if not self._busy and self._pieces:
-            self._busy = True
-            self._go_on()
+        if self._flushing is None and self._pieces and not self.closed:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
 
     async def relieved(self) -> None:
         """Returns when the outbox is no longer congested, or is closed."""
@@ -134,10 +115,8 @@ class Outbox:
 
     async def finish(self) -> None:
         """Returns when what waits was written, or is lost."""
-        while self._busy:
-            if self._finishing is None:
-                self._finishing = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._finishing])
+        while self._flushing is not None:
+            await asyncio.wait([self._flushing])
 
     def close(self) -> None:
         """Drops what waits; nothing is taken any more."""
@@ -145,88 +124,35 @@ class Outbox:
         self._counters.outbox_bytes -= self.bytes
         self.bytes = 0
         self._pieces.clear()
-        if self._awaited is not None and self._write is not None:
-            self._awaited.remove_done_callback(self._resume)
-            self._awaited.add_done_callback(_forgotten)
-            self._awaited = None
-            self._write.close()
-            self._rest()
+        if self._flushing is not None:
+            self._flushing.cancel()
         self._relieve()
 
-    def _go_on(self) -> None:
-        """Writes what waits, until a write has to wait itself."""
-        while self._pieces:
-            frame = self._next_frame()
-            self._size = len(frame)
-            self._began = self._oldest
-            self._write = self._sink.write(frame)
-            if not self._advance():
-                return
-        self._rest()
-        if not self.closed:
-            self._emptied()
-
-    def _resume(self, _: asyncio.Future[Any] | None) -> None:
-        self._awaited = None
-        # Closed in the same turn in which the future was done, it has no write any more.
-        if self._write is not None and self._advance():
-            self._go_on()
-
-    def _advance(self) -> bool:
-        """Runs the write on. Returns whether it has ended and the device is there."""
-        assert self._write is not None
+    async def _flush(self) -> None:
+        counters, loop = self._counters, asyncio.get_running_loop()
         try:
-            # As a task does: the coroutine gives the future that it waits for.
-            awaited: asyncio.Future[Any] | None = self._write.send(None)
-        except StopIteration:
-            self._written()
-            return True
-        except (ConnectionError, asyncio.CancelledError):
-            self._gone()
-            return False
-        except Exception as problem:  # noqa: BLE001  # other outboxes may be flushed by the same caller
-            self._gone()
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a transport is at fault", "exception": problem}
-            )
-            return False
-        if self.closed:
-            if awaited is not None:
-                awaited.add_done_callback(_forgotten)
-            self._write.close()
-            self._rest()
-        elif awaited is None:
-            asyncio.get_running_loop().call_soon(self._resume, None)
-        else:
-            awaited._asyncio_future_blocking = False  # noqa: SLF001  # the way in which tasks await
-            awaited.add_done_callback(self._resume)
-            self._awaited = awaited
-        return False
-
-    def _written(self) -> None:
-        counters, size = self._counters, self._size
-        counters.delivery_duration_seconds.observe(asyncio.get_running_loop().time() - self._began)
-        # Counted until the transport has taken them: memory is held that long.
-        if not self.closed:
-            self.bytes -= size
-            counters.outbox_bytes -= size
-        counters.frames_out += 1
-        counters.frame_bytes_out += size
-        if self._relief is not None and not self.congested:
-            self._relieve()
-
-    def _gone(self) -> None:
-        self._rest()
-        if not self.closed:
+            while self._pieces:
+                frame = self._next_frame()
+                began = self._oldest
+                await self._sink.write(frame)
+                counters.delivery_duration_seconds.observe(loop.time() - began)
+                size = len(frame)
+                # Counted until the transport has taken them: memory is held that long.
+                if not self.closed:
+                    self.bytes -= size
+                    counters.outbox_bytes -= size
+                counters.frames_out += 1
+                counters.frame_bytes_out += size
+                if self._relief is not None and not self.congested:
+                    self._relieve()
+        except ConnectionError:
+            self._flushing = None
             self.close()
             self._lost()
-
-    def _rest(self) -> None:
-        self._busy = False
-        self._write = None
-        if self._finishing is not None:
-            self._finishing.set_result(None)
-            self._finishing = None
+            return
+        finally:
+            self._flushing = None
+        self._emptied()
 
     def _next_frame(self) -> bytes:
         pieces = self._pieces
@@ -248,9 +174,3 @@ class Outbox:
         if self._relief is not None and not self._relief.done():
             self._relief.set_result(None)
         self._relief = None
-
-
-def _forgotten(awaited: asyncio.Future[Any]) -> None:
-    """What a write waited for that was given up. asyncio would log a failure that nobody looks at as an error."""
-    if not awaited.cancelled():
-        awaited.exception()

@@ -11,7 +11,7 @@ from pathlib import Path
 import apsw
 
 from tidings_server.storage.base import StoreCorrupt, StoreUnavailable
-from tidings_server.storage.sqlite.connection import wal_path
+from tidings_server.storage.sqlite.connection import describe, wal_path
 from tidings_server.storage.sqlite.lock import FileLock, lock_path
 from tidings_server.storage.sqlite.schema import check_ours
 
@@ -107,9 +107,11 @@ def _copied(
         partial.rename(target)
         _sync(target.parent)
     except (apsw.NotADBError, apsw.CorruptError) as problem:
-        raise StoreCorrupt(f"{source} is not a sound database: {problem}") from problem
+        raise StoreCorrupt(f"{source} is not a sound database: {describe(problem)}") from problem
     except (apsw.Error, OSError) as problem:
-        raise StoreUnavailable(f"{source} can't be copied to {target}: {problem}") from problem
+        raise StoreUnavailable(
+            f"{source} can't be copied to {target}: {describe(problem)}"
+        ) from problem
     finally:
         _remove(partial)
     return contents

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 import apsw
@@ -11,7 +10,8 @@ import apsw
 from tidings_server.storage.sqlite.options import SqliteOptions
 
 _STATEMENTS = 400
-_REWRITE_BYTES = 1 << 20
+# SQLite's file layer takes less than 128 KiB at a time: of a larger number it sees only the lower 17 bits.
+_REWRITE_BYTES = 1 << 16
 
 
 def connect(options: SqliteOptions, *, writable: bool) -> apsw.Connection:
@@ -55,27 +55,36 @@ def close(db: apsw.Connection) -> None:
         db.close(True)
 
 
-def rewrite_wal(path: Path) -> None:
-    """Makes a write-ahead log that a predecessor left behind durable as it can be read. Raises OSError.
+def rewrite_wal(options: SqliteOptions) -> None:
+    """Makes a write-ahead log that a predecessor left behind as durable as it can be read. Raises apsw.Error.
 
     After an fsync has failed, Linux may keep what was to be written in memory, marked as clean: it can be read but is
     not on disk, and the next fsync says nothing of it. A process that died then leaves such a log to the next one,
     which would see commits in it that a power cut still takes away, or worse, takes away in the middle. Writing the
     same bytes again marks them as to be written.
     """
-    try:
-        fd = os.open(wal_path(path), os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    wal = wal_path(options.path)
+    if not wal.exists():
         return
+    flags = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE
+    file = apsw.VFSFile(options.vfs or "", str(wal), [flags, 0])
     try:
-        at = 0
-        while data := os.pread(fd, _REWRITE_BYTES, at):
-            os.pwrite(fd, data, at)
-            at += len(data)
-        os.fsync(fd)
+        size = file.xFileSize()
+        for at in range(0, size, _REWRITE_BYTES):
+            file.xWrite(file.xRead(min(_REWRITE_BYTES, size - at), at), at)
+        file.xSync(apsw.SQLITE_SYNC_NORMAL)
     finally:
         # No lock is lost by closing: SQLite's are on the database file and on the -shm file.
-        os.close(fd)
+        file.xClose()
+
+
+def describe(problem: BaseException) -> str:
+    """What went wrong, with SQLite's name for it: its texts alone leave open which of several failures it was."""
+    code: int = getattr(problem, "extendedresult", -1)
+    names = apsw.mapping_extended_result_codes
+    kind = str(names.get(code) or apsw.mapping_result_codes.get(code) or type(problem).__name__)
+    text = str(problem)
+    return f"{kind}: {text}" if text else kind
 
 
 def wal_path(path: Path) -> Path:

@@ -16,6 +16,7 @@ from tidings_server.storage.sqlite.connection import (
     PROBE,
     close,
     connect,
+    describe,
     rewrite_wal,
     truncate_wal,
 )
@@ -74,10 +75,10 @@ class Database:
             )
         except (apsw.NotADBError, apsw.CorruptError) as problem:
             self.close()
-            raise StoreCorrupt(f"{path} is not a sound database: {problem}") from problem
+            raise StoreCorrupt(f"{path} is not a sound database: {describe(problem)}") from problem
         except (apsw.Error, OSError, MemoryError) as problem:
             self.close()
-            raise StoreUnavailable(f"{path} can't be opened: {problem}") from problem
+            raise StoreUnavailable(f"{path} can't be opened: {describe(problem)}") from problem
         except BaseException:
             self.close()
             raise
@@ -95,7 +96,7 @@ class Database:
         """Notes that the database can't be trusted, or not be written to, before it was healed."""
         with self._gate:
             self.healthy = False
-        self.problem = f"the database failed: {problem}"
+        self.problem = f"the database failed: {describe(problem)}"
         # A full disk leaves the connection in order: what could not be written was taken back. After everything else
         # the files are opened anew.
         if not isinstance(problem, apsw.FullError) or not self.rolled_back():
@@ -136,7 +137,7 @@ class Database:
         self._lock.release()
 
     def _connect(self) -> None:
-        rewrite_wal(self._options.path)
+        rewrite_wal(self._options)
         self.connection = connect(self._options, writable=True)
 
     def _disconnect(self) -> None:

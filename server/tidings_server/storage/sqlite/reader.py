@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import apsw
 
 from tidings_server.storage.base import StoreUnavailable
-from tidings_server.storage.sqlite.connection import close
+from tidings_server.storage.sqlite.connection import close, describe
 from tidings_server.storage.sqlite.counters import SqliteCounters
 from tidings_server.storage.sqlite.handover import Answers, hand_over
 
@@ -84,12 +84,12 @@ class Reader:
             return problem
         except apsw.BusyError as problem:
             self._counters.read_failures += 1
-            return StoreUnavailable(str(problem))
+            return StoreUnavailable(describe(problem))
         except (apsw.Error, MemoryError, OSError) as problem:
             self._counters.read_failures += 1
             _LOG.exception("reading the database failed")
             self._drop()
-            return StoreUnavailable(str(problem))
+            return StoreUnavailable(describe(problem))
         except Exception as bug:  # noqa: BLE001  # whatever it is belongs to who asked, and the thread lives on
             return bug
 

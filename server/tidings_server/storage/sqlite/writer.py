@@ -17,7 +17,7 @@ import apsw
 
 from tidings_server.core.pages import BUCKET_SIZE
 from tidings_server.storage.base import APPLIED, UNKNOWN, Append, Conflict, StoreUnavailable
-from tidings_server.storage.sqlite.connection import PROBE
+from tidings_server.storage.sqlite.connection import PROBE, describe
 from tidings_server.storage.sqlite.counters import SqliteCounters
 from tidings_server.storage.sqlite.database import Database, History
 from tidings_server.storage.sqlite.handover import Answers, hand_over
@@ -134,7 +134,8 @@ class Writer:
         self._counters = counters
         self._queue: SimpleQueue[Operation] = SimpleQueue()
         self.submit: Callable[[Operation], None] = self._queue.put
-        self._heads = HeadCache(options.head_cache)
+        # What a batch decides is found nowhere else until it is committed: the cache must hold all of it.
+        self._heads = HeadCache(max(options.head_cache, options.max_batch))
         self._next_number: int | None = None
         self._retry_at = 0.0
         self._retry_delay = options.retry_first_s
@@ -285,6 +286,7 @@ class Writer:
     def _failed(self, batch: list[Operation], work: _Work, problem: Exception) -> None:
         """Answers the operations of a transaction that failed, once it is as clear as can be what became of it."""
         _LOG.error("a transaction failed", exc_info=problem)
+        reason = describe(problem)
         # What the cache says of this transaction may not have happened.
         self._heads.clear()
         self._next_number = None
@@ -295,7 +297,7 @@ class Writer:
             self._note_failure(problem)
             self._heal()
         if not perhaps_committed:
-            self._refuse([future for future, _ in batch], str(problem))
+            self._refuse([future for future, _ in batch], reason)
             return
         decided = {future for future, _ in work.conflicts}
         answers: Answers = []
@@ -303,7 +305,7 @@ class Writer:
             if isinstance(request, Append) and future not in decided:
                 answers.append((future, self._outcome(request)))
             else:
-                answers.append((future, StoreUnavailable(str(problem))))
+                answers.append((future, StoreUnavailable(reason)))
         self._counters.unknown += sum(answer is UNKNOWN for _, answer in answers)
         self._counters.unavailable += sum(isinstance(a, StoreUnavailable) for _, a in answers)
         hand_over(self._loop, answers)
