@@ -226,6 +226,9 @@ async def test_a_session_that_ends_for_good_ends_the_client() -> None:
     network.server.create("c", "alice", "bob")
     async with client_of(network) as alice:
         await alice.wait_online()
+        for _ in range(3):
+            await asyncio.sleep(9.0)
+            network.beacons()
         network.working = False
         handle = await alice.send("c", "text")
         network.links[0].session.end(error(10, "SESSION_REPLACED"), reconnect=False)
@@ -242,6 +245,19 @@ async def test_a_session_that_ends_for_good_ends_the_client() -> None:
         with pytest.raises(TidingsError):
             await alice.wait_online()
         assert len(network.connects) == 1
+
+
+@simulated
+async def test_a_session_replaced_at_once_may_be_by_an_own_connection_that_came_late() -> None:
+    network = Network()
+    async with client_of(network) as alice:
+        for attempts in (1, 2):
+            await until(lambda: alice.connection.status is ConnectionStatus.ONLINE)
+            assert len(network.connects) == attempts
+            network.links[0].session.end(error(10, "SESSION_REPLACED"), reconnect=False)
+            network.changed()
+            await until(lambda: alice.connection.status is not ConnectionStatus.ONLINE)
+        assert alice.connection.status is ConnectionStatus.ENDED
 
 
 @simulated

@@ -26,7 +26,8 @@ from tidings import (
     StoredSession,
     StoredState,
 )
-from tidings._core import Action, End, GoAway, Reconnect, RefreshToken, SessionCore
+from tidings._actions import Action, End, GoAway, Reconnect, RefreshToken
+from tidings._core import SessionCore
 from tidings._logs import digest_of
 from tidings.v1 import chat_service_pb2, entry_pb2, event_pb2, message_pb2
 
@@ -167,7 +168,7 @@ def test_hello_names_ten_thousand_logs_at_most_and_the_inbox_among_them() -> Non
 
 def test_nothing_but_hello_is_sent_before_welcome() -> None:
     device = Device()
-    device.core.stored(device.core.enqueue("a", b"", 0.0), 0.0)
+    device.core.sends.stored(device.core.sends.enqueue("a", b"", 0.0), 0.0)
     device.connect()
     assert device.frames() == []
 
@@ -460,8 +461,8 @@ def test_an_own_entry_with_other_content_is_no_proof() -> None:
     device = Device()
     device.open()
     content = message_pb2.MessageContent(text="mine").SerializeToString()
-    item = device.core.enqueue("a", content, 0.0)
-    device.core.stored(item, 0.0)
+    item = device.core.sends.enqueue("a", content, 0.0)
+    device.core.sends.stored(item, 0.0)
     message_id = item.message.message_id
 
     def own(log: str, text: str) -> event_pb2.Event:
@@ -488,10 +489,10 @@ def test_frames_are_bounded() -> None:
     device.core.limits.max_commands_in_flight = 4000
     content = message_pb2.MessageContent(text="x" * 16_000).SerializeToString()
     for _ in range(100):
-        device.core.stored(device.core.enqueue("a", content, 0.0), 0.0)
+        device.core.sends.stored(device.core.sends.enqueue("a", content, 0.0), 0.0)
     frames = device.frames()
     assert sum(len(frame.commands) for frame in frames) == 100
     assert all(frame.ByteSize() < 300_000 for frame in frames)
     for _ in range(3000):
-        device.core.stored(device.core.enqueue("a", b"", 0.0), 0.0)
+        device.core.sends.stored(device.core.sends.enqueue("a", b"", 0.0), 0.0)
     assert max(len(frame.commands) for frame in device.frames()) <= 1000

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidings import events
+from tidings._actions import End, Reconnect
 from tidings._config import ClientConfig
-from tidings._core import End, Reconnect, SessionCore, Unsaved
+from tidings._core import SessionCore
 from tidings._outbox import SendState
 from tidings._state import MemoryStateStore
+from tidings._unsaved import Batch
 from tidings.errors import Code
 from tidings.v1 import message_pb2
 
@@ -55,7 +57,7 @@ class World:
         self.session: ModelSession | None = None
         self.to_server: list[bytes] = []
         self.to_client: list[bytes] = []
-        self.saving: Unsaved | None = None
+        self.saving: Batch | None = None
         self.unapplied: deque[events.Event] = deque()
         # What the application sees, in this process and over all of them.
         self.handed: dict[str, int] = {}
@@ -81,9 +83,9 @@ class World:
     def send(self, which: int) -> None:
         content = message_pb2.MessageContent(text=f"message {len(self.sent)}")
         log = self.logs[which].name
-        item = self.core.enqueue(log, content.SerializeToString(), self.time)
+        item = self.core.sends.enqueue(log, content.SerializeToString(), self.time)
         now(self.store.add([item.message]))
-        self.core.stored(item, self.time)
+        self.core.sends.stored(item, self.time)
         self.sent.append((log, content.text))
 
     def take(self, count: int) -> None:

@@ -14,9 +14,9 @@ from google.protobuf.message import Message as ProtoMessage
 
 from ._calls import Operations
 from ._config import ClientConfig
-from ._core import Outcome
 from ._outbox import Outgoing, SendState
 from ._runner import Runner
+from ._sends import Outcome
 from ._state import MemoryStateStore, StateStore
 from ._tokens import TokenProvider, TokenSource
 from ._transport import Transport

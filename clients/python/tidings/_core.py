@@ -11,74 +11,29 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from . import _convert, events
+from ._actions import Action, End, GoAway, Reconnect, RefreshToken
 from ._config import ClientConfig
-from ._ids import IdMaker, ServerClock, id_time_ms
+from ._ids import IdMaker, ServerClock
 from ._logs import Log, LogTable, Step
-from ._outbox import Outbox, Outgoing, SendState, is_retryable
+from ._outbox import Outbox, Outgoing
 from ._queue import EventQueue
-from ._state import StoredCursor, StoredFailure, StoredMessage, StoredSession, StoredState
-from .errors import Code, StateError, TidingsError, Unavailable, error_for
-from .v1 import chat_service_pb2, entry_pb2, event_pb2, message_pb2
+from ._sends import Sends
+from ._state import StoredSession, StoredState
+from ._unsaved import Batch, Unsaved
+from .errors import Code, StateError, TidingsError, Unavailable
+from .v1 import chat_service_pb2, event_pb2
 
-_MAX_AHEAD_MS: Final = 4 * 60 * 1000
-"""An id further ahead of the server's time is made anew before its first sending; the server takes 5 minutes."""
-_DISCARDED: Final = "DISCARDED"
 _MAX_HELLO_CURSORS: Final = 10_000
 _MAX_FRAME_COMMANDS: Final = 1_000
 _MAX_FRAME_ACKS: Final = 5_000
 _MAX_FRAME_BYTES: Final = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Reconnect:
-    """Leave this connection and make another, after `delay` seconds or, with None, after the usual backoff."""
-
-    error: TidingsError
-    delay: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class GoAway:
-    """Leave this connection within `delay` seconds and make another after them."""
-
-    delay: float
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Leave this connection and don't connect again, except with another token if that was what was wrong."""
-
-    error: TidingsError
-
-
-@dataclass(frozen=True, slots=True)
-class RefreshToken:
-    """Get a new token and give it to `refresh_token`."""
-
-
-Action: TypeAlias = Reconnect | GoAway | End | RefreshToken
-
-
-@dataclass(slots=True)
-class Unsaved:
-    """What is to be saved, in this order, and then given to `saved`."""
-
-    updated: dict[str, StoredMessage] = field(default_factory=dict)
-    session: StoredSession | None = None
-    all_cursors: list[StoredCursor] | None = None
-    cursors: list[tuple[Log, StoredCursor]] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    gate: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.updated or self.session is not None or self.cursors or self.removed)
 
 
 @dataclass(slots=True)
@@ -91,9 +46,6 @@ class Limits:
     max_commands_in_flight: int = 100
     beacon_interval: float = 30.0
     max_members: int = 500
-
-
-Outcome: TypeAlias = events.MessageSent | events.MessageFailed | events.MessagePending
 
 
 class SessionCore:
@@ -114,15 +66,13 @@ class SessionCore:
         self.outbox = Outbox(config.backoff, rng)
         self.limits = Limits(config.window, beacon_interval=config.beacon_interval)
         self.token_expire_ms: int | None = None
-        self.outcomes: list[Outcome] = []
-        """What happened to own messages, for those who wait for one; the shell takes it."""
         self.events = EventQueue(config.max_queued_events)
+        self._unsaved = Unsaved()
+        self.sends = Sends(self.outbox, self.ids, self.clock, self.events, self._unsaved)
         self._withheld = not state.session.announced
         """Whether positions aren't saved: the application doesn't know yet of the incarnation that they belong to."""
         self._gate = self._open_gate = 0
         """While they differ nothing is handed on: positions have gone back, and that is to be durable first."""
-        self._unsaved = Unsaved()
-        self._saving_urgent = False
         # The connection.
         self._alive = False
         self.welcomed = False
@@ -151,18 +101,7 @@ class SessionCore:
         if self._withheld:
             self._announce()
         for message in state.messages:
-            self._restore(message)
-
-    def _restore(self, message: StoredMessage) -> None:
-        failure = message.failure
-        if failure is not None and failure.reason == _DISCARDED:
-            self._unsaved.removed.append(message.message_id)
-            return
-        self.outbox.restore(message)
-        if failure is None:
-            self.events.put(self._pending_event(message, restored=True))
-        else:
-            self._failed(message)
+            self.sends.restore(message)
 
     # The application's side
 
@@ -181,9 +120,9 @@ class SessionCore:
             if self._withheld and event.incarnation == self.session.incarnation:
                 self._withheld = False
                 self.session = replace(self.session, announced=True)
-                self._save_session()
+                self._unsaved.session(self.session)
         elif isinstance(event, events.MessageFailed):
-            self.forget_failed(event.message_id)
+            self.sends.forget_failed(event.message_id)
         elif self._withheld:
             # It was handed on before the incarnation changed: its position means something else now.
             return
@@ -197,164 +136,39 @@ class SessionCore:
     @property
     def saving_due(self) -> bool:
         """Whether something is to be saved at once: the window is a quarter used, or a message waits for it."""
-        return self._saving_urgent or self.logs.unsaved_positions * 4 >= self.limits.window
+        return self._unsaved.urgent or self.logs.unsaved_positions * 4 >= self.limits.window
 
     @property
     def has_unsaved(self) -> bool:
         """Whether something is to be saved soon."""
         return bool(self._unsaved) or (self.logs.has_unsaved and not self._withheld)
 
-    def take_unsaved(self) -> Unsaved:
+    def take_unsaved(self) -> Batch:
         """What is to be saved. The caller saves it, however often that takes, before it asks for more."""
-        unsaved, self._unsaved = self._unsaved, Unsaved()
-        self._saving_urgent = False
+        batch = self._unsaved.take()
         # Positions of a new incarnation aren't mixed with those of the old one.
         if not self._withheld:
-            unsaved.cursors = self.logs.take_unsaved()
-        unsaved.gate = self._gate
-        return unsaved
+            batch.cursors = self.logs.take_unsaved()
+        batch.gate = self._gate
+        return batch
 
-    def saved(self, unsaved: Unsaved) -> None:
+    def saved(self, batch: Batch) -> None:
         """What was taken is saved: acknowledge it to the server, and let go on what waited for it."""
-        self._open_gate = max(self._open_gate, unsaved.gate)
-        for log, cursor in unsaved.cursors:
+        self._open_gate = max(self._open_gate, batch.gate)
+        for log, cursor in batch.cursors:
             # Both may have gone back meanwhile.
             log.saved = max(log.saved, min(cursor.seq, log.applied))
             self._ack(log)
-        for message in unsaved.updated.values():
-            item = self.outbox.get(message.message_id)
-            if item is None or item.state is not SendState.HELD:
-                continue
-            if message.failure is not None:
-                self.outbox.fail(item)
-                self._failed(item.message)
-            else:
-                self.outbox.stored(item)
+        for message in batch.updated.values():
+            self.sends.updated(message)
 
     def _ack(self, log: Log) -> None:
         if self.welcomed and (seq := log.to_ack()):
             self._acks[log.name] = seq
 
-    def _save_session(self) -> None:
-        self._unsaved.session = self.session
-        self._saving_urgent = True
-
     def _close_gate(self) -> None:
         self._gate += 1
-        self._saving_urgent = True
-
-    # The outbox
-
-    def enqueue(self, conversation_id: str, content: bytes, now: float) -> Outgoing:
-        """Make a message, to be made durable by the caller and then given to `stored`, or else dropped."""
-        time_ms = self.clock.now_ms(now)
-        message = StoredMessage(
-            position=self.outbox.next_position(),
-            conversation_id=conversation_id,
-            message_id=self.ids.make(time_ms),
-            content=content,
-            time_ms=time_ms,
-            # An id made by the server's time needs no second look.
-            sealed=self.clock.known,
-        )
-        return self.outbox.add(message)
-
-    def stored(self, item: Outgoing, now: float) -> None:
-        """A message is durable."""
-        if item.state is not SendState.HELD:
-            return
-        self.events.put(self._pending_event(item.message))
-        if item.message.sealed or not self.clock.known:
-            self.outbox.stored(item)
-        else:
-            self._seal(item, now)
-
-    def discarding(self, item: Outgoing) -> StoredMessage:
-        """A message is to be taken out: hold it until what is returned is stored, then call `discarded`."""
-        self.outbox.hold(item)
-        failure = StoredFailure(Code.CANCELLED, _DISCARDED, "", "taken out of the outbox")
-        return replace(item.message, failure=failure)
-
-    def discarded(self, item: Outgoing) -> None:
-        """It is durable that a message isn't to be sent."""
-        self.outbox.drop(item)
-        self._unsaved.removed.append(item.message.message_id)
-
-    def forget_failed(self, message_id: str) -> None:
-        """The application knows that a message has failed."""
-        item = self.outbox.get(message_id)
-        if item is not None and item.state is SendState.FAILED:
-            self.outbox.drop(item)
-            self._unsaved.removed.append(message_id)
-
-    def _seal(self, item: Outgoing, now: float) -> None:
-        """Make an id final that was made before the server had told its time."""
-        old = item.message
-        message_id = old.message_id
-        server_ms = self.clock.now_ms(now)
-        if id_time_ms(message_id) > server_ms + _MAX_AHEAD_MS:
-            message_id = self.ids.make(server_ms)
-        self.outbox.hold(item)
-        message = self.outbox.seal(item, message_id)
-        self._unsaved.updated[old.message_id] = message
-        self._saving_urgent = True
-        if message_id != old.message_id:
-            pending = self._pending_event(message, replaces=old.message_id)
-            self.events.put(pending)
-            self.outcomes.append(pending)
-
-    def _pending_event(
-        self, message: StoredMessage, *, restored: bool = False, replaces: str | None = None
-    ) -> events.MessagePending:
-        content = message_pb2.MessageContent.FromString(message.content)
-        return events.MessagePending(
-            conversation_id=message.conversation_id,
-            message_id=message.message_id,
-            text=content.text,
-            reply_to=content.reply_to_message_id or None,
-            time=_convert.time_of_ms(message.time_ms),
-            restored=restored,
-            replaces=replaces,
-        )
-
-    def _sent(self, item: Outgoing, seq: int, time_ms: int) -> None:
-        self.outbox.accepted(item)
-        message = item.message
-        self._unsaved.removed.append(message.message_id)
-        sent = events.MessageSent(
-            conversation_id=message.conversation_id,
-            message_id=message.message_id,
-            seq=seq,
-            time=_convert.time_of_ms(time_ms),
-        )
-        self.events.put(sent)
-        self.outcomes.append(sent)
-
-    def _refused(self, item: Outgoing, error: TidingsError) -> None:
-        """A message is refused for good. Those behind it wait until that is durable, or a crash could bring it back."""
-        self.outbox.hold(item)
-        item.message = replace(
-            item.message,
-            failure=StoredFailure(error.code, error.reason, error.field, error.message),
-        )
-        self._unsaved.updated[item.message.message_id] = item.message
-        self._saving_urgent = True
-
-    def _failed(self, message: StoredMessage) -> None:
-        failure = message.failure
-        assert failure is not None
-        content = message_pb2.MessageContent.FromString(message.content)
-        failed = events.MessageFailed(
-            conversation_id=message.conversation_id,
-            message_id=message.message_id,
-            text=content.text,
-            reply_to=content.reply_to_message_id or None,
-            error=error_for(
-                Code(failure.code), failure.message, reason=failure.reason, field=failure.field
-            ),
-        )
-        self.events.put(failed)
-        self.outcomes.append(failed)
+        self._unsaved.urgent = True
 
     # The connection
 
@@ -514,9 +328,8 @@ class SessionCore:
             self._next_session = replace(session, announced=False)
         elif session != stored:
             self.session = session
-            self._save_session()
-        for item in self.outbox.unsealed():
-            self._seal(item, now)
+            self._unsaved.session(session)
+        self.sends.seal_all(now)
         return None
 
     def _on_entry(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
@@ -529,17 +342,9 @@ class SessionCore:
         if step is Step.MISSED:
             return self._missed(log, entry.seq)
         if entry.user_id == self.session.user_id:
-            self._note_own(entry)
+            self.sends.note_own(entry)
         self.events.put_entry(log, entry)
         return None
-
-    def _note_own(self, entry: entry_pb2.Entry) -> None:
-        """An own message in its log is the best proof that it was taken."""
-        item = self.outbox.get(entry.id)
-        if item is None or item.message.conversation_id != entry.conversation_id:
-            return
-        if entry.message == message_pb2.MessageContent.FromString(item.message.content):
-            self._sent(item, entry.seq, _convert.ms_of(entry.create_time))
 
     def _on_skipped(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
         skipped = event.skipped
@@ -608,7 +413,9 @@ class SessionCore:
             return None
         error = _convert.error_of(result.error) if result.HasField("error") else None
         if isinstance(what, Outgoing):
-            return self._on_send_result(what, result, error, now)
+            self.sends.on_result(what, result.send_message, error, now)
+            refused = error is not None and error.code is Code.UNAUTHENTICATED
+            return RefreshToken() if refused else None
         if what == "hello":
             if error is not None:
                 return self._on_hello_refused(error)
@@ -616,26 +423,6 @@ class SessionCore:
             return None
         if error is None and result.HasField("refresh_token"):
             self.token_expire_ms = _convert.ms_of(result.refresh_token.token_expire_time)
-        return None
-
-    def _on_send_result(
-        self,
-        item: Outgoing,
-        result: event_pb2.CommandResult,
-        error: TidingsError | None,
-        now: float,
-    ) -> Action | None:
-        if item.state is not SendState.IN_FLIGHT:
-            return None
-        if error is None:
-            sent = result.send_message
-            self._sent(item, sent.seq, _convert.ms_of(sent.create_time))
-        elif not is_retryable(error):
-            self._refused(item, error)
-        else:
-            self.outbox.retry(item, error, now)
-            if error.code is Code.UNAUTHENTICATED:
-                return RefreshToken()
         return None
 
     def _on_hello_refused(self, error: TidingsError) -> Action | None:
@@ -663,8 +450,7 @@ class SessionCore:
         if session is not None:
             self.session = session
             self._withheld = True
-            self._save_session()
-            self._unsaved.all_cursors = self.logs.stored()
+            self._unsaved.session(session, self.logs.stored())
             self._close_gate()
             self._announce()
 

@@ -9,13 +9,15 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from . import _core, events
+from . import _actions, events
 from ._config import ClientConfig
-from ._core import SessionCore, Unsaved
+from ._core import SessionCore
 from ._outbox import Outgoing
+from ._sends import Outcome
 from ._state import StateStore
 from ._tokens import TokenSource
 from ._transport import Connection, ConnectionLost, EndOfStream, Transport
+from ._unsaved import Batch
 from .errors import ClientClosed, Code, TidingsError, Unavailable, error_for
 
 _log = logging.getLogger("tidings")
@@ -61,7 +63,7 @@ class Runner:
         self._outbox_timer: asyncio.TimerHandle | None = None
         self._save_timer: asyncio.TimerHandle | None = None
         self._save_lock = asyncio.Lock()
-        self._unsaved: Unsaved | None = None
+        self._unsaved: Batch | None = None
         self._closing = False
         self._failures = 0
         self._refused_token = ""
@@ -70,7 +72,7 @@ class Runner:
         # By a process before this one, for all that is known.
         self._left_behind = True
         self._going_away: float | None = None
-        self.on_outcome: Callable[[_core.Outcome], None] = lambda _: None
+        self.on_outcome: Callable[[Outcome], None] = lambda _: None
         self.on_end: Callable[[TidingsError], None] = lambda _: None
 
     @property
@@ -153,7 +155,7 @@ class Runner:
         self, conversation_id: str, content: bytes, made: Callable[[Outgoing], None]
     ) -> None:
         """Put a message into the outbox; durable when it returns. `made` is told of it before. Raises StateError."""
-        item = self.core.enqueue(conversation_id, content, self.loop.time())
+        item = self.core.sends.enqueue(conversation_id, content, self.loop.time())
         made(item)
         try:
             await self._store.add([item.message])
@@ -161,13 +163,13 @@ class Runner:
             self.core.outbox.drop(item)
             self.flush()
             raise
-        self.core.stored(item, self.loop.time())
+        self.core.sends.stored(item, self.loop.time())
         self._after_core()
 
     async def discard(self, item: Outgoing) -> None:
         """Take a message out of the outbox; durable when it returns. Raises StateError."""
         core = self.core
-        message = core.discarding(item)
+        message = core.sends.discarding(item)
         try:
             # Removing alone isn't durable: a message that comes back after a loss of power must not be sent.
             await self._store.update({message.message_id: message})
@@ -175,12 +177,12 @@ class Runner:
             core.outbox.stored(item)
             self._after_core()
             raise
-        core.discarded(item)
+        core.sends.discarded(item)
         self._after_core()
 
     def forget_failed(self, message_id: str) -> None:
         """The application knows that a message has failed."""
-        self.core.forget_failed(message_id)
+        self.core.sends.forget_failed(message_id)
         self._save_if_due()
 
     # Saving
@@ -224,7 +226,7 @@ class Runner:
                 self.core.saved(unsaved)
                 self.flush()
 
-    async def _save_one(self, unsaved: Unsaved) -> None:
+    async def _save_one(self, unsaved: Batch) -> None:
         """Save once; repeating the whole after a failure does no harm."""
         if unsaved.updated:
             await self._store.update(unsaved.updated)
@@ -258,12 +260,12 @@ class Runner:
             except Exception as error:  # noqa: BLE001
                 # A fault of the SDK's own must not end a device silently: it shows and tries again.
                 _log.exception("the session failed")
-                action = _core.Reconnect(
+                action = _actions.Reconnect(
                     error_for(Code.INTERNAL, f"{type(error).__name__}: {error}")
                 )
             if self._closing:
                 return
-            if isinstance(action, _core.End):
+            if isinstance(action, _actions.End):
                 self._set_state(events.ConnectionStatus.ENDED, error=action.error)
                 self._end(action.error)
                 return
@@ -285,13 +287,13 @@ class Runner:
             and self.loop.time() - self._synced_at >= self.config.backoff_cap
         )
 
-    async def _session(self) -> _core.Reconnect | _core.End:
+    async def _session(self) -> _actions.Reconnect | _actions.End:
         """Connect and stay connected; returns why it ended."""
         self._set_state(events.ConnectionStatus.CONNECTING)
         token = ""
         ended = False
-        action: _core.Reconnect | _core.End
-        action = _core.Reconnect(ConnectionLost("nothing came from the server for too long"))
+        action: _actions.Reconnect | _actions.End
+        action = _actions.Reconnect(ConnectionLost("nothing came from the server for too long"))
         try:
             async with asyncio.timeout(self.config.connect_timeout) as deadline:
                 token = await self.token()
@@ -314,8 +316,8 @@ class Runner:
         return self._lay(self._judge(action, token), left=left and not ended)
 
     def _lay(
-        self, action: _core.Reconnect | _core.End, *, left: bool
-    ) -> _core.Reconnect | _core.End:
+        self, action: _actions.Reconnect | _actions.End, *, left: bool
+    ) -> _actions.Reconnect | _actions.End:
         """What replaced this session may be a connection of our own that was left before, and whose hello came late:
         then it is worth one more try.
         """
@@ -326,7 +328,7 @@ class Runner:
         synced_for = self.loop.time() - self._synced_at if self._synced_at is not None else 0.0
         ours = self._left_behind and synced_for < self.core.limits.beacon_interval * _SILENT_BEACONS
         self._left_behind = False
-        return _core.Reconnect(action.error) if ours else action
+        return _actions.Reconnect(action.error) if ours else action
 
     async def token(self) -> str:
         """The token to use now. Raises TidingsError when there is none."""
@@ -347,7 +349,7 @@ class Runner:
             # It is the application's code: whatever it raises, it is asked again.
             raise Unavailable(f"no token: {type(error).__name__}: {error}") from error
 
-    def _action_of(self, error: TidingsError) -> _core.Reconnect | _core.End:
+    def _action_of(self, error: TidingsError) -> _actions.Reconnect | _actions.End:
         """Whether a refusal may pass: without a reason it isn't the server's word, and so may."""
         passing = error.code in (
             Code.OK,
@@ -360,12 +362,12 @@ class Runner:
             Code.CANCELLED,
         )
         if error.code is not Code.UNAUTHENTICATED and (passing or not error.reason):
-            return _core.Reconnect(error)
-        return _core.End(error)
+            return _actions.Reconnect(error)
+        return _actions.End(error)
 
     def _judge(
-        self, action: _core.Reconnect | _core.End, token: str
-    ) -> _core.Reconnect | _core.End:
+        self, action: _actions.Reconnect | _actions.End, token: str
+    ) -> _actions.Reconnect | _actions.End:
         """A refused token is replaced; when the provider gives the same again, that is the end."""
         if action.error.code is not Code.UNAUTHENTICATED:
             return action
@@ -375,8 +377,8 @@ class Runner:
         else:
             self._refused_token, self._refusals = token, 1
         if self._refusals >= _MAX_REFUSALS:
-            return _core.End(action.error)
-        return _core.Reconnect(action.error)
+            return _actions.End(action.error)
+        return _actions.Reconnect(action.error)
 
     async def _disconnect(self) -> None:
         self._cancel_timers(keep_saving=True)
@@ -393,7 +395,7 @@ class Runner:
 
     async def _read(
         self, connection: Connection, deadline: asyncio.Timeout
-    ) -> _core.Reconnect | _core.End:
+    ) -> _actions.Reconnect | _actions.End:
         """Take frames until one of them ends it. The deadline moves with each, once the session is open."""
         core = self.core
         loop = self.loop
@@ -414,7 +416,7 @@ class Runner:
                 self._synced_at = now
                 self._set_state(events.ConnectionStatus.ONLINE)
             for action in actions:
-                if isinstance(action, (_core.Reconnect, _core.End)):
+                if isinstance(action, (_actions.Reconnect, _actions.End)):
                     self._after_core()
                     return action
                 self._do(action, now)
@@ -424,13 +426,13 @@ class Runner:
             elif core.welcomed:
                 deadline.reschedule(now + core.limits.beacon_interval * _SILENT_BEACONS)
 
-    def _away(self, when: float) -> _core.Reconnect:
+    def _away(self, when: float) -> _actions.Reconnect:
         """The server is going away, and this connection is over: connect again when it said."""
         error = Unavailable("the server is going away", reason="DRAINING")
-        return _core.Reconnect(error, max(0.0, when - self.loop.time()))
+        return _actions.Reconnect(error, max(0.0, when - self.loop.time()))
 
-    def _do(self, action: _core.GoAway | _core.RefreshToken, now: float) -> None:
-        if isinstance(action, _core.GoAway):
+    def _do(self, action: _actions.GoAway | _actions.RefreshToken, now: float) -> None:
+        if isinstance(action, _actions.GoAway):
             self._going_away = now + action.delay
         elif self._refreshing is None or self._refreshing.done():
             self._refreshing = self._spawn(self._refresh())
@@ -438,8 +440,8 @@ class Runner:
     def _after_core(self) -> None:
         """The core has changed: tell everyone whom it concerns."""
         core = self.core
-        if core.outcomes:
-            outcomes, core.outcomes = core.outcomes, []
+        if core.sends.outcomes:
+            outcomes, core.sends.outcomes = core.sends.outcomes, []
             for outcome in outcomes:
                 self.on_outcome(outcome)
         if core.has_events:
