@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tidings import Client, ClientConfig, StateStore
+from tidings import Client, ClientConfig, MemoryStateStore, StateStore
 from tidings_chat.session import ChatSession
 from tidings_server.bus.local import LocalBus
 from tidings_server.core.clock import SystemClock
@@ -19,6 +19,7 @@ from tidings_server.rpc.server import RpcServer
 from tidings_server.storage.sqlite import SqliteOptions, SqliteStore
 
 _T = TypeVar("_T")
+CONFIG = ClientConfig(auto_apply=False, backoff_base=0.05, backoff_cap=0.2)
 _HOUR_MS = 3_600_000
 
 
@@ -63,19 +64,26 @@ class Server:
         return Principal(user, device, self._clock.now_ms() + _HOUR_MS)
 
     def client(
-        self, user: str, state: StateStore | Path | None = None, device: str = "d1"
+        self,
+        user: str,
+        state: StateStore | Path | None = None,
+        device: str = "d1",
+        config: ClientConfig = CONFIG,
     ) -> Client:
         """A client of a user, not open yet."""
         return Client(
             self.target,
             token_provider=lambda: f"{user}/{device}",
             state=state,
-            config=ClientConfig(auto_apply=False, backoff_base=0.05, backoff_cap=0.2),
+            config=config,
         )
 
-    def session(self, user: str, state: StateStore | Path | None = None) -> ChatSession:
+    def session(
+        self, user: str, state: StateStore | Path | None = None, config: ClientConfig = CONFIG
+    ) -> ChatSession:
         """A session of a user, not open yet."""
-        return ChatSession(lambda: self.client(user, state))
+        kept = state or MemoryStateStore()
+        return ChatSession(lambda: self.client(user, kept, config=config))
 
 
 async def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidings import MemberRole, ReceiptUpdate, ScaleClass
+from tidings import (
+    Availability,
+    ConnectionState,
+    ConnectionStatus,
+    MemberRole,
+    Presence,
+    ReceiptUpdate,
+    ScaleClass,
+)
 from tidings_chat.model import Chat, Model, Progress
 
 from .made import ME, TALK, added, created, group, message, pending, removed, told
@@ -154,3 +162,19 @@ def test_progress_is_told_for_small_conversations_only() -> None:
     ]
     model.tell(group(5, scale_class=ScaleClass.GROUP))
     assert chat.progress(4) is Progress.SENT
+
+
+def test_presence_is_unknown_while_there_is_no_connection() -> None:
+    model, chat = model_with(told(1))
+    online = Presence(
+        user_id="bob",
+        online=True,
+        last_seen_time=None,
+        availability=Availability.AVAILABLE,
+        status_text="",
+    )
+    model.fold(ConnectionState(status=ConnectionStatus.ONLINE))
+    model.set_presence({"bob": online})
+    assert chat.presence == online
+    model.fold(ConnectionState(status=ConnectionStatus.OFFLINE, retry_in=1.0))
+    assert chat.presence is None

@@ -12,7 +12,6 @@ from tidings import (
     Availability,
     Client,
     ConnectionState,
-    ConnectionStatus,
     Conversation,
     Member,
     MessageFailed,
@@ -26,7 +25,6 @@ from .model import Changes, Chat, Model
 
 _log = logging.getLogger(__name__)
 
-_UP: Final = (ConnectionStatus.SYNCING, ConnectionStatus.ONLINE)
 _EVENTS_AT_ONCE: Final = 64
 _HELD: Final = 400
 """How many entries of a conversation are held on when nobody looks at the older ones."""
@@ -70,7 +68,7 @@ class ChatSession:
     @property
     def up(self) -> bool:
         """Whether the server can be asked now."""
-        return self.model.connection.status in _UP
+        return self.model.up
 
     async def __aenter__(self) -> ChatSession:
         await self._begin()
@@ -117,7 +115,7 @@ class ChatSession:
                 else:
                     client.applied(event)
                 if isinstance(event, ConnectionState):
-                    await self._follow(event)
+                    await self._follow()
                 elif self._keeper is not None:
                     self._keeper.wake()
                 self.changed()
@@ -131,8 +129,8 @@ class ChatSession:
         except Exception as error:  # noqa: BLE001
             self._fault(error)
 
-    async def _follow(self, state: ConnectionState) -> None:
-        if state.status in _UP:
+    async def _follow(self) -> None:
+        if self.up:
             if self._keeper is None:
                 self._keeper = Keeper(
                     self.client,
@@ -196,6 +194,11 @@ class ChatSession:
         """The beginning of what is held of a conversation comes into sight."""
         if self._keeper is not None:
             self._keeper.older(chat)
+
+    def relax(self, chat: Chat) -> None:
+        """Nobody looks at the older messages of a conversation: hold no more than is good for speed."""
+        if len(chat.timeline.entries) > 2 * _HELD:
+            chat.timeline.trim(_HELD)
 
     def saw(self, chat: Chat, seq: int) -> None:
         """The person has seen everything up to a position."""

@@ -5,6 +5,7 @@ A cell is one column of the terminal; CJK characters and most emoji take two.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -39,6 +40,7 @@ def _picture(match: re.Match[str]) -> str:
     return "\u2421" if code == 0x7F else "\ufffd"
 
 
+@functools.lru_cache(4096)
 def clean(text: str) -> str:
     """The text without anything that would steer the terminal: controls become visible, tabs become spaces.
 
@@ -103,31 +105,34 @@ def _wrap_paragraph(text: str, width: int) -> list[tuple[int, int]]:
         return [(0, len(text))]
     graphemes = _graphemes(text)
     lines: list[tuple[int, int]] = []
-    first = used = 0
-    best = 0
-    """The number of graphemes on this line if it is broken at the last good place; no such place while at `first`."""
-    index = 0
+    first = used = index = 0
     while index < len(graphemes):
-        begin, end, cells = graphemes[index]
-        if index > first and _may_break(text, graphemes[index - 1], graphemes[index]):
-            best = index
+        cells = graphemes[index][2]
         if used + cells <= width or index == first:
             used += cells
             index += 1
             continue
-        if text[begin:end].isspace():
-            best = index
-        cut = best if best > first else index
-        lines.append(
-            (graphemes[first][0], _without_spaces(text, graphemes[first][0], cut, graphemes))
-        )
+        cut = _good_place(text, graphemes, first, index)
+        begin = graphemes[first][0]
+        lines.append((begin, _without_spaces(text, begin, cut, graphemes)))
         while cut < len(graphemes) and text[graphemes[cut][0] : graphemes[cut][1]].isspace():
             cut += 1
-        first = best = index = cut
+        first = index = cut
         used = 0
     if first < len(graphemes):
         lines.append((graphemes[first][0], len(text)))
     return lines
+
+
+def _good_place(text: str, graphemes: list[tuple[int, int, int]], first: int, index: int) -> int:
+    """Where to break a line that begins at the grapheme `first` and has no room for the one at `index`."""
+    begin, end, _ = graphemes[index]
+    if text[begin:end].isspace():
+        return index
+    for place in range(index, first, -1):
+        if _may_break(text, graphemes[place - 1], graphemes[place]):
+            return place
+    return index
 
 
 def _without_spaces(text: str, begin: int, cut: int, graphemes: list[tuple[int, int, int]]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
 
 from tidings import (
@@ -31,6 +32,8 @@ from tidings.events import LogEntry
 
 from .chat import Chat
 from .timeline import Outgoing
+
+_UP: Final = (ConnectionStatus.SYNCING, ConnectionStatus.ONLINE)
 
 
 @dataclass(slots=True)
@@ -85,6 +88,11 @@ class Model:
         ]
         chats.sort(key=lambda chat: (chat.latest, chat.conversation_id), reverse=True)
         return chats
+
+    @property
+    def up(self) -> bool:
+        """Whether the server can be asked now."""
+        return self.connection.status in _UP
 
     @property
     def unread(self) -> int:
@@ -161,8 +169,7 @@ class Model:
         elif isinstance(event, ReceiptUpdate):
             self._receipt(event)
         elif isinstance(event, ConnectionState):
-            self.connection = event
-            self.changes.connection = True
+            self._connection(event)
         elif isinstance(event, MessagePending | MessageSent | MessageFailed):
             self._own(event)
         elif isinstance(event, Gap):
@@ -173,6 +180,16 @@ class Model:
             for chat in self.chats.values():
                 chat.forget(event.positions.get(chat.conversation_id, 0))
                 self._changed(chat, order=True)
+
+    def _connection(self, state: ConnectionState) -> None:
+        self.connection = state
+        self.changes.connection = True
+        if not self.up:
+            # Nobody tells any more who comes and goes.
+            for chat in self.chats.values():
+                if chat.presence is not None:
+                    chat.presence = None
+                    self._changed(chat)
 
     def _entry(self, entry: Entry) -> None:
         if isinstance(entry, ConversationJoined):

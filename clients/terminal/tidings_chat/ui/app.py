@@ -209,6 +209,8 @@ class ChatApp(App[None]):
     def _show_open(self) -> None:
         chat = self.chat
         if chat is not None:
+            if self.timeline.follows:
+                self.session.relax(chat)
             self.timeline.update()
             self._show_heading()
             self._show_hint()
@@ -325,8 +327,8 @@ class ChatApp(App[None]):
         listed = self.session.model.listed()
         if listed and self.session.wants.listed and not self.narrow:
             self.open(listed[0].conversation_id)
-        elif self.narrow:
-            self._main.add_class("list-open")
+        elif self.narrow and not self._main.has_class("list-open"):
+            self.action_search()
 
     def open(self, conversation_id: str) -> None:
         """Show a conversation."""

@@ -103,7 +103,6 @@ class Timeline(ScrollView, can_focus=True):
         """The line at which each item begins."""
         self._drawn: LRUCache[tuple[Item, int, bool], list[Strip]] = LRUCache(_DRAWN)
         self._look: Look | None = None
-        self._look_stale = True
         self._follow = True
         self._adjusting = False
         self._chosen = ""
@@ -188,21 +187,18 @@ class Timeline(ScrollView, can_focus=True):
         return self.scrollable_content_region.width
 
     def _styles(self) -> Look:
-        if self._look is None or self._look_stale:
+        def style(name: str) -> Style:
+            return self.get_component_rich_style(f"timeline--{name}", partial=True)
 
-            def style(name: str) -> Style:
-                return self.get_component_rich_style(f"timeline--{name}", partial=True)
-
-            self._look_stale = False
-            look = Look(
-                base=self.rich_style,
-                **{name: style(name) for name in _STYLES},
-                senders=tuple(style(f"sender-{number}") for number in range(SENDERS)),
-            )
-            if look != self._look:
-                self._look = look
-                self._drawn.clear()
-        return self._look
+        look = Look(
+            base=self.rich_style,
+            **{name: style(name) for name in _STYLES},
+            senders=tuple(style(f"sender-{number}") for number in range(SENDERS)),
+        )
+        if look != self._look:
+            self._look = look
+            self._drawn.clear()
+        return look
 
     # Where it is
 
@@ -269,9 +265,8 @@ class Timeline(ScrollView, can_focus=True):
     def notify_style_update(self) -> None:
         """The look has changed."""
         super().notify_style_update()
-        # Most of the time it is only the focus that has moved.
-        self._look_stale = True
-        self.update()
+        # The new styles hold only when all of them are set.
+        self.call_later(self.update)
 
     # Choosing
 
@@ -358,9 +353,8 @@ class Timeline(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         """One line of the screen."""
         line = self.scroll_offset.y + y
-        look = self._styles()
         if line >= len(self._lines):
-            return Strip.blank(self._width, look.base)
+            return Strip.blank(self._width, self.rich_style)
         strip = self._lines[line]
         selection = self.text_selection
         if selection is not None and (span := selection.get_span(line)) is not None:
