@@ -405,23 +405,34 @@ class Client(Operations):
         if isinstance(runner.ended, ClientClosed):
             raise copy.copy(runner.ended)
         payload = request.SerializeToString()
-        backoff = self.config.backoff
+        deadline = runner.loop.time() + self.config.call_timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                return parse(await self._try(self._transport, method, payload, deadline))
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"{method} took longer than {self.config.call_timeout:g} s"
+            ) from None
+
+    async def _try(
+        self, transport: Transport, method: str, payload: bytes, deadline: float
+    ) -> bytes:
+        """Call until the answer is final; a refused token is replaced once."""
+        runner = self._runner
         attempt = 0
         renewed = False
-        deadline = runner.loop.time() + self.config.call_timeout
+        token = ""
         while True:
-            token = await runner.token()
-            left = deadline - runner.loop.time()
-            if left <= 0:
-                raise DeadlineExceeded(f"{method} took longer than {self.config.call_timeout:g} s")
             try:
-                return parse(await self._transport.call(method, payload, token, left))
+                token = await runner.token()
+                left = max(0.001, deadline - runner.loop.time())
+                return await transport.call(method, payload, token, left)
             except TidingsError as error:
                 if error.code is Code.UNAUTHENTICATED and not renewed:
                     runner.tokens.refused(token)
                     renewed = True
                     continue
-                delay = backoff.delay(attempt, self._rng, error.retry_after or 0.0)
+                delay = self.config.backoff.delay(attempt, self._rng, error.retry_after or 0.0)
                 passing = error.code is Code.UNAVAILABLE or (
                     error.code is Code.RESOURCE_EXHAUSTED and error.retry_after is not None
                 )

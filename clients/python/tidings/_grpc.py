@@ -148,7 +148,7 @@ def _end_of(error: TidingsError) -> ConnectionLost | EndOfStream:
     """A status with a reason is the server's word; so is a refused token, whoever says it. The rest is the network."""
     if error.reason or error.code is Code.UNAUTHENTICATED:
         return EndOfStream(error)
-    return ConnectionLost(f"{error.code.name}: {error.message}")
+    return ConnectionLost(error.message if error.code is Code.UNAVAILABLE else str(error))
 
 
 def error_of_call(error: grpc.aio.AioRpcError) -> TidingsError:

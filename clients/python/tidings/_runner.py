@@ -62,7 +62,7 @@ class Runner:
         self._refreshing: asyncio.Task[None] | None = None
         self._outbox_timer: asyncio.TimerHandle | None = None
         self._save_timer: asyncio.TimerHandle | None = None
-        self._save_lock = asyncio.Lock()
+        self._saving: asyncio.Task[None] | None = None
         self._unsaved: Batch | None = None
         self._closing = False
         self._failures = 0
@@ -107,7 +107,10 @@ class Runner:
         if self._core is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.config.close_timeout):
-                    await self._save()
+                    while self._core.has_unsaved or self._unsaved is not None:
+                        self._begin_to_save()
+                        if self._saving is not None:
+                            await asyncio.wait([self._saving])
                     self.flush()
                     if self._writing is not None:
                         await asyncio.wait([self._writing])
@@ -197,34 +200,37 @@ class Runner:
         if self._closing:
             return
         if core.saving_due:
-            if self._save_timer is not None:
-                self._save_timer.cancel()
-                self._save_timer = None
-            self._spawn(self._save())
+            self._begin_to_save()
         elif self._save_timer is None and core.has_unsaved:
-            self._save_timer = self.loop.call_later(self.config.apply_delay, self._save_timed)
+            self._save_timer = self.loop.call_later(self.config.apply_delay, self._begin_to_save)
 
-    def _save_timed(self) -> None:
-        self._save_timer = None
-        self._spawn(self._save())
+    def _begin_to_save(self) -> None:
+        if self._save_timer is not None:
+            self._save_timer.cancel()
+            self._save_timer = None
+        if self._saving is None or self._saving.done():
+            self._saving = self._spawn(self._save())
 
     async def _save(self) -> None:
         """Save what there is, in order; a failure is tried again for as long as the client is open."""
-        async with self._save_lock:
+        attempt = 0
+        due = True
+        while due:
+            if self._unsaved is None:
+                self._unsaved = self.core.take_unsaved()
+            try:
+                await self._save_one(self._unsaved)
+            except TidingsError as error:
+                _log.error("the state can't be saved: %s", error)
+                await asyncio.sleep(self._backoff.delay(attempt, self._rng))
+                attempt += 1
+                continue
             attempt = 0
-            while self._unsaved is not None or self.core.has_unsaved:
-                if self._unsaved is None:
-                    self._unsaved = self.core.take_unsaved()
-                try:
-                    await self._save_one(self._unsaved)
-                except TidingsError as error:
-                    _log.error("the state can't be saved: %s", error)
-                    await asyncio.sleep(self._backoff.delay(attempt, self._rng))
-                    attempt += 1
-                    continue
-                unsaved, self._unsaved = self._unsaved, None
-                self.core.saved(unsaved)
-                self.flush()
+            unsaved, self._unsaved = self._unsaved, None
+            self.core.saved(unsaved)
+            self._after_core()
+            due = self.core.saving_due
+        self._save_if_due()
 
     async def _save_one(self, unsaved: Batch) -> None:
         """Save once; repeating the whole after a failure does no harm."""
