@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -49,7 +50,10 @@ def is_local(target: str) -> bool:
         return True
     host = target.removeprefix("dns:///").removeprefix("ipv4:").removeprefix("ipv6:")
     host = host[1 : host.index("]")] if host.startswith("[") else host.rpartition(":")[0] or host
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class GrpcTransport:
