@@ -34,6 +34,9 @@ SECRET = "a secret for tests, of 32 bytes and more"
 DEADLINE_S = 20.0
 rng = random.Random()
 
+CHAT = "/tidings.v1.ChatService/Chat"
+Stream = grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -220,15 +223,15 @@ class Server:
         self.node = running.node
         options = [("grpc.max_receive_message_length", 16 << 20)]
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{running.port}", options=options)
-        self.conversations = conversation_service_pb2_grpc.ConversationServiceStub(self.channel)  # type: ignore[no-untyped-call]
-        self.messages = message_service_pb2_grpc.MessageServiceStub(self.channel)  # type: ignore[no-untyped-call]
-        self.receipts = receipt_service_pb2_grpc.ReceiptServiceStub(self.channel)  # type: ignore[no-untyped-call]
-        self.presence = presence_service_pb2_grpc.PresenceServiceStub(self.channel)  # type: ignore[no-untyped-call]
+        self.conversations = conversation_service_pb2_grpc.ConversationServiceStub(self.channel)
+        self.messages = message_service_pb2_grpc.MessageServiceStub(self.channel)
+        self.receipts = receipt_service_pb2_grpc.ReceiptServiceStub(self.channel)
+        self.presence = presence_service_pb2_grpc.PresenceServiceStub(self.channel)
         self.devices: list[Device] = []
 
     def open(self, user: str, device: str = "phone", **token_fields: Any) -> Device:
         """A stream of a device; it says nothing by itself."""
-        chat = self.channel.stream_stream("/tidings.v1.ChatService/Chat")
+        chat: Stream = self.channel.stream_stream(CHAT)
         opened = Device(user, chat(metadata=bearer(token(user, device, **token_fields))))
         opened.start()
         self.devices.append(opened)

@@ -9,7 +9,16 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.integration.streams.raw import Device, Server, bearer, new_id, server_on, token
+from tests.integration.streams.raw import (
+    CHAT,
+    Device,
+    Server,
+    Stream,
+    bearer,
+    new_id,
+    server_on,
+    token,
+)
 from tidings.v1 import (
     chat_service_pb2,
     conversation_pb2,
@@ -165,9 +174,8 @@ async def test_the_window_bounds_what_is_sent(server: Server) -> None:
 async def test_a_device_that_does_not_read_holds_little(server: Server) -> None:
     conversation = await server.direct("alice", "bob")
     alice = await server.connect("alice")
-    deaf = server.channel.stream_stream("/tidings.v1.ChatService/Chat")(
-        metadata=bearer(token("bob"))
-    )
+    chat: Stream = server.channel.stream_stream(CHAT)
+    deaf = chat(metadata=bearer(token("bob")))
     hello = chat_service_pb2.Command(command_id=1, hello=chat_service_pb2.Hello(window=8192))
     await deaf.write(chat_service_pb2.ChatRequest(commands=[hello]).SerializeToString())
     text = "x" * 16_000
