@@ -51,7 +51,7 @@ def connect(options: SqliteOptions, *, writable: bool) -> apsw.Connection:
 def close(db: apsw.Connection) -> None:
     """Closes a connection whatever state it is in."""
     # What can't be written any more is found again in the write-ahead log.
-    with contextlib.suppress(apsw.Error):
+    with contextlib.suppress(Exception):
         db.close(True)
 
 

@@ -64,9 +64,7 @@ class Database:
             # Messages are private: whatever the umask says, the file is the owner's alone. SQLite gives the files
             # beside it the same mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._connect()
-            db = self.connection
-            assert db is not None
+            db = self._connect()
             migrate(db)
             self._trust(db)
             history = History(
@@ -97,19 +95,15 @@ class Database:
         with self._gate:
             self.healthy = False
         self.problem = f"the database failed: {describe(problem)}"
-        # A full disk leaves the connection in order: what could not be written was taken back. After everything else
-        # the files are opened anew.
-        if not isinstance(problem, apsw.FullError) or not self.rolled_back():
-            self._disconnect()
+        # The files are opened anew: whatever this connection believes of them may be wrong. Readers keep theirs, which
+        # show what was durable before.
+        self._disconnect()
 
     def heal(self) -> bool:
         """Tries to make the database healthy again, and says whether it is."""
         try:
-            if self.connection is None:
-                self._connect()
-            assert self.connection is not None
-            self._trust(self.connection)
-        except (apsw.Error, OSError, MemoryError) as problem:
+            self._trust(self._connect())
+        except Exception as problem:  # noqa: BLE001  # whatever it is, it will be tried again
             self.fail(problem)
             return False
         self._set_healthy()
@@ -136,9 +130,10 @@ class Database:
         self._disconnect()
         self._lock.release()
 
-    def _connect(self) -> None:
+    def _connect(self) -> apsw.Connection:
         rewrite_wal(self._options)
         self.connection = connect(self._options, writable=True)
+        return self.connection
 
     def _disconnect(self) -> None:
         if self.connection is not None:

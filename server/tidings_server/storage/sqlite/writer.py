@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -52,16 +53,19 @@ class Signal(Enum):
 
 Operation = tuple[asyncio.Future[Any], Append | Put | Signal]
 
-# Raised before anything can have been committed, even by a statement that is its own transaction.
-_BEFORE_COMMIT = (
+# Raised by a database that is in order, before anything was committed. The last are raised for values that no column
+# can hold, and the database hears nothing of them.
+_IN_ORDER = (
     apsw.BusyError,
-    apsw.CantOpenError,
     apsw.ConstraintError,
     apsw.LockedError,
-    apsw.ReadOnlyError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    struct.error,
 )
-# Raised by a database that is in order nevertheless.
-_IN_ORDER = (apsw.BusyError, apsw.ConstraintError, apsw.LockedError)
+# Raised before anything was committed, even by a statement that is its own transaction.
+_BEFORE_COMMIT = (*_IN_ORDER, apsw.CantOpenError, apsw.ReadOnlyError)
 
 _FIND = """
 SELECT id, coalesce(
@@ -290,10 +294,8 @@ class Writer:
         # What the cache says of this transaction may not have happened.
         self._heads.clear()
         self._next_number = None
-        ours = isinstance(problem, (apsw.Error, MemoryError))
-        perhaps_committed = work.committing and ours and not isinstance(problem, _BEFORE_COMMIT)
-        in_order = not ours or isinstance(problem, _IN_ORDER)
-        if not in_order or not self._database.rolled_back():
+        perhaps_committed = work.committing and not isinstance(problem, _BEFORE_COMMIT)
+        if not (isinstance(problem, _IN_ORDER) and self._database.rolled_back()):
             self._note_failure(problem)
             self._heal()
         if not perhaps_committed:
