@@ -192,6 +192,9 @@ class ChatApp(App[None]):
             self._show_open()
         elif not self.session.wants.open:
             self._open_first()
+        elif self.narrow:
+            # It also tells what is unread elsewhere.
+            self._show_heading()
         self._show_empty()
         self._ring()
 

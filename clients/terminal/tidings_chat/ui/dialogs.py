@@ -107,7 +107,9 @@ class NewConversation(ModalScreen[tuple[str, tuple[str, ...]] | None]):
         typed = self.query_one("#people", Input).value.replace(",", " ").split()
         people = tuple(dict.fromkeys(user_id(name) for name in typed))
         if not people:
-            self.query_one("#problem", Static).update("Type at least one name.")
+            problem = self.query_one("#problem", Static)
+            problem.update("Type at least one name.")
+            problem.display = True
             self.query_one("#people").focus()
             return
         self.dismiss((self.query_one("#title", Input).value.strip(), people))
