@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from ..core.pages import Page
+from ..core.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PagePublished:
     """A page was committed to a log."""
 
@@ -28,7 +28,7 @@ class PagePublished:
     page: Page
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class NoticePublished:
     """Something that is not kept: `frame` is one or more joined `events` elements for the members
     of a log who are connected.

@@ -5,7 +5,6 @@ fault.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -32,6 +31,7 @@ from ..core.ids import (
     uuid7_time,
 )
 from ..core.limits import Limits
+from ..core.records import record
 from ..errors import DomainError, Reason, invalid
 
 MAX_WINDOW = 8192
@@ -47,7 +47,7 @@ MAX_TOKEN_BYTES = 16 * 1024
 MAX_POSITION = 2**62
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Frame:
     """A frame from a device: commands with the client's numbers (or what was wrong with them), and
     acknowledged positions.

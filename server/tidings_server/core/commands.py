@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from ..errors import DomainError
 from .entries import ConversationKind, NewMember, Role
 from .memberships import Membership
+from .records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChangeId:
     """The client's id of a change: its text form, its 16 bytes, and its time in milliseconds since
     the Unix epoch.
@@ -37,7 +38,7 @@ class Hello:
     client: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SendMessage:
     """Posts a message. `content` is a serialised `MessageContent`."""
 
@@ -208,7 +209,7 @@ Command = (
 # Results
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Sent:
     """A message is durable at `seq`."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from .records import record
+
 
 class ConversationKind(IntEnum):
     """How a conversation is made and who may join. Numbers as in `tidings.v1.ConversationKind`."""
@@ -28,7 +30,7 @@ class NewMember:
     role: Role = Role.MEMBER
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MessagePosted:
     """A message. `content` is a serialised `tidings.v1.MessageContent`, kept as the sender made
     it.
@@ -108,7 +110,7 @@ is loaded.
 """
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Entry:
     """One change at one position.
 

@@ -5,8 +5,10 @@ decoding it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
+
+from .records import record
 
 ID_BYTES = 16
 BUCKET_SIZE = 10_000
@@ -31,7 +33,7 @@ class PageFlag:
     """It needs a view of its own for each reader and must be decoded."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Page:
     """The entries `first_seq .. last_seq` of one commit.
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ..core.commands import ChangeId
 from ..core.entries import (
@@ -21,12 +20,13 @@ from ..core.entries import (
 )
 from ..core.memberships import Membership
 from ..core.permissions import Right, check
+from ..core.records import record
 from ..core.state import ConversationState
 from ..errors import DomainError, Reason
 from ..telemetry.tracing import Span
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Committed:
     """A change is durable at `seq` since `time_ms`; `seq` is 0 when there was nothing to change."""
 

@@ -40,6 +40,7 @@ from enum import Enum
 
 from tidings_server.core.memberships import Membership
 from tidings_server.core.pages import BUCKET_SIZE, ID_BYTES, Page, bucket_of
+from tidings_server.core.records import record
 
 
 class StoreUnavailable(Exception):
@@ -50,7 +51,7 @@ class StoreCorrupt(Exception):
     """What is stored contradicts itself, or is of a newer version. Nobody should write to it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Head:
     """The newest position of a log.
 
@@ -65,7 +66,7 @@ class Head:
     pending: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Append:
     """A conditional append.
 
@@ -108,7 +109,7 @@ class Snapshot:
     state: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PageIds:
     """The ids of one page: `ids` are `count` times 16 bytes."""
 
@@ -117,7 +118,7 @@ class PageIds:
     ids: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CursorRow:
     """How far a device has applied a log."""
 
@@ -127,7 +128,7 @@ class CursorRow:
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Receipt:
     """How far a member has got and read a conversation; `read_ordinal` is that at `read_seq`."""
 
