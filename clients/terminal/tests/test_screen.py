@@ -51,6 +51,26 @@ async def test_unread_messages_are_counted_until_they_are_seen(server: Server) -
         await alice.until(lambda: "unread" not in alice.text, "nothing is unread on the screen")
 
 
+async def test_a_conversation_opens_where_what_is_new_begins(server: Server) -> None:
+    texts = [f"message {number}" for number in range(60)]
+    conversation = await direct(server, "bob", "alice", *texts)
+    async with server.client("alice", device="other") as client:
+        # The first position is that of the creation.
+        await client.mark_read(conversation.conversation_id, 11)
+    async with screen(server, "alice") as alice:
+        await alice.until(lambda: alice.bubbles, "it is loaded")
+        chat = alice.app.chat
+        assert chat is not None
+        await alice.until(lambda: chat.unread < 50, "what is in sight is read")
+        assert alice.in_sight[1].startswith("message 10 ")
+        assert not any("message 59 " in line for line in alice.in_sight)
+        assert chat.unread > 20
+        await alice.sees(f"{chat.unread} new")
+        await alice.pilot.press("ctrl+end")
+        await alice.reads("message 59")
+        await alice.until(lambda: chat.unread == 0, "all is read")
+
+
 async def test_what_is_sent_offline_goes_out_in_order(server: Server) -> None:
     conversation = await direct(server, "bob", "alice", "before")
     async with screen(server, "alice") as alice:

@@ -18,8 +18,8 @@ from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 
-from ..model import Chat, Progress
-from ..transcript import Bubble, Item, transcript
+from ..model import Chat, Loading, Progress
+from ..transcript import Bubble, Item, NewLine, transcript
 from .bubbles import Look, draw
 from .theme import SENDERS
 
@@ -104,6 +104,8 @@ class Timeline(ScrollView, can_focus=True):
         self._drawn: LRUCache[tuple[Item, int, bool], list[Strip]] = LRUCache(_DRAWN)
         self._look: Look | None = None
         self._follow = True
+        self._fresh = True
+        """Whether where it begins is still to be chosen."""
         self._adjusting = False
         self._chosen = ""
 
@@ -123,12 +125,12 @@ class Timeline(ScrollView, can_focus=True):
         return None
 
     def show(self, chat: Chat | None, me: str, new_after: int | None) -> None:
-        """Show a conversation, at its end."""
+        """Show a conversation: at its end, or where what is new begins if that doesn't fit."""
         self._chat = chat
         self._me = me
         self._new_after = new_after
         self._chosen = ""
-        self._follow = True
+        self._follow = self._fresh = True
         self._items = []
         self._forget_selection()
         self.update()
@@ -151,6 +153,9 @@ class Timeline(ScrollView, can_focus=True):
         self._adjusting = True
         try:
             self.virtual_size = Size(self._width, len(self._lines))
+            if self._fresh and items and chat is not None:
+                self._fresh = chat.timeline.loading is not Loading.LOADED
+                anchor = anchor or self._beginning_of_new()
             self._place(anchor)
         finally:
             self._adjusting = False
@@ -212,6 +217,17 @@ class Timeline(ScrollView, can_focus=True):
         if self._items[index].key == "top" and index + 1 < len(self._items):
             index += 1
         return self._items[index].key, top - self._starts[index]
+
+    def _beginning_of_new(self) -> tuple[str, int] | None:
+        """Where what is new begins, if that is known and doesn't fit on the screen with all that follows."""
+        index = next((i for i, item in enumerate(self._items) if isinstance(item, NewLine)), None)
+        if index is None or self._chat is None:
+            return None
+        known = self._chat.timeline.at_top or any(item.seq for item in self._items[:index])
+        if not known or len(self._lines) - self._starts[index] <= self.size.height:
+            return None
+        self._follow = False
+        return self._items[index].key, 0
 
     def _place(self, anchor: tuple[str, int] | None) -> None:
         if anchor is not None:
