@@ -312,6 +312,19 @@ async def test_a_token_is_refreshed_before_it_expires() -> None:
 
 
 @simulated
+async def test_a_provider_may_take_its_time_and_give_a_line() -> None:
+    network = Network()
+
+    async def ask_a_person() -> str:
+        await asyncio.sleep(300.0)
+        return "alice/phone\n"
+
+    async with client_of(network, token_provider=ask_a_person) as alice:
+        await alice.wait_online()
+        assert network.tokens == ["alice/phone"]
+
+
+@simulated
 async def test_a_provider_that_fails_is_asked_again() -> None:
     network = Network()
     attempts = 0

@@ -333,7 +333,7 @@ def restored() -> tuple[Device, list[Event]]:
     """A device that had applied 5, been given 7, and received 9 when the store was restored to 3."""
     device = Device(StoredCursor("a", 5), StoredCursor("b", 2), StoredCursor("gone", 4))
     device.open()
-    device.get(*entries("a", 6, 9))
+    device.get(*entries("a", 6, 9), *entries("b", 3, 4))
     handed = [device.core.next_event(), device.core.next_event()]
     device.connect()
     device.greet("two", {"a": 3, "gone": 0})
@@ -342,7 +342,7 @@ def restored() -> tuple[Device, list[Event]]:
 
 def test_after_a_restore_nothing_old_is_handed_on_and_what_holds_is_told() -> None:
     device, handed = restored()
-    device.get(*entries("a", 4, 5))
+    device.get(*entries("a", 4, 5), entry("b", 3), skipped("c", 1, 2))
     # The new positions are saved first, or a crash could bring back the old ones.
     assert device.take() == []
     unsaved = device.save()
@@ -351,16 +351,16 @@ def test_after_a_restore_nothing_old_is_handed_on_and_what_holds_is_told() -> No
     changed, *rest = device.take()
     assert isinstance(changed, IncarnationChanged)
     assert (changed.incarnation, dict(changed.positions)) == ("two", {"a": 3, "b": 2})
-    assert seqs(rest) == [4, 5]
+    assert seqs(rest) == [4, 5, 3]
     # Positions of before mean nothing any more, and those of now are saved once the application knows of them.
     device.core.apply(handed[1])
-    device.core.apply(rest[0])
     assert device.save().cursors == []
     device.core.apply(changed)
-    device.core.apply(rest[1])
     unsaved = device.save()
     assert unsaved.session == StoredSession("alice", "phone", "two")
-    assert [(cursor.log, cursor.seq) for _, cursor in unsaved.cursors] == [("a", 5)]
+    assert [(cursor.log, cursor.seq) for _, cursor in unsaved.cursors] == [("c", 2)]
+    device.core.apply(rest[1])
+    assert [(cursor.log, cursor.seq) for _, cursor in device.save().cursors] == [("a", 5)]
 
 
 def test_a_restore_is_told_by_the_next_process_if_nobody_heard_of_it() -> None:

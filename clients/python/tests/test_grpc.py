@@ -14,7 +14,15 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from tidings import ClientConfig, Code, ConnectionLost, EndOfStream, ResourceExhausted, TidingsError
+from tidings import (
+    ClientConfig,
+    Code,
+    ConnectionLost,
+    EndOfStream,
+    InvalidArgument,
+    ResourceExhausted,
+    TidingsError,
+)
 from tidings._grpc import GrpcConnection, GrpcTransport, channel_options, is_local
 
 Chat = Callable[..., Any]
@@ -277,6 +285,11 @@ async def test_answers_larger_than_the_default_limit_are_taken() -> None:
 )
 def test_plain_text_stays_on_this_machine(target: str, local: bool) -> None:
     assert is_local(target) is local
+
+
+def test_a_url_is_no_target() -> None:
+    with pytest.raises(InvalidArgument):
+        GrpcTransport("https://chat.example.com", ClientConfig())
 
 
 def test_the_options_that_matter_are_set() -> None:

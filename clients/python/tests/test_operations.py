@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tidings import (
+    DeadlineExceeded,
     HistoryOrder,
     InvalidArgument,
     NotFound,
@@ -82,6 +83,30 @@ async def test_a_call_with_a_refused_token_gets_another() -> None:
         network.refused_tokens = {"alice/phone/1", "alice/phone/2"}
         with pytest.raises(Unauthenticated):
             await alice.mark_read("c", 1)
+
+
+@simulated
+async def test_history_before_the_first_connection_gives_up_in_time() -> None:
+    network = Network()
+    network.up = False
+    async with client_of(network) as alice:
+        with pytest.raises(Unavailable):
+            await anext(aiter(alice.history("c")))
+        assert asyncio.get_running_loop().time() == 30.0
+
+
+@simulated
+async def test_a_call_that_hangs_is_given_up() -> None:
+    network = Network()
+
+    async def hang() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    async with client_of(network, token_provider=hang) as alice:
+        with pytest.raises(DeadlineExceeded):
+            await alice.get_conversation("c")
+        assert asyncio.get_running_loop().time() == 30.0
 
 
 @simulated

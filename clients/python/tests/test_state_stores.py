@@ -151,6 +151,18 @@ async def test_one_call_that_fails_does_not_fail_the_others(tmp_path: Path) -> N
     assert (await contents(lambda: FileStateStore(store.path))).messages == (message(1), message(2))
 
 
+def modes(folder: Path) -> set[int]:
+    return {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+
+
+async def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    store = FileStateStore(tmp_path / "state.sqlite3")
+    await store.open()
+    await store.add([message(1)])
+    assert modes(tmp_path) == {0o600}
+    await store.close()
+
+
 async def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("not a database, and longer than the header of one" * 100)
@@ -169,7 +181,7 @@ async def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
         (text, "not a database"),
         (other, "isn't a state file"),
         (newer, "version"),
-        (tmp_path / "missing" / "state", "unable to open"),
+        (tmp_path / "missing" / "state", "No such file"),
     ):
         with pytest.raises(StateError, match=why):
             await FileStateStore(path).open()

@@ -29,6 +29,7 @@ from .errors import (
     InvalidArgument,
     ResourceExhausted,
     TidingsError,
+    Unavailable,
 )
 from .events import ConnectionState, ConnectionStatus, Event, MessagePending, MessageSent
 from .v1 import message_pb2
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from ._raw import RawStubs
 
+_EVENTS_IN_A_ROW = 64
 _ResponseT = TypeVar("_ResponseT", bound=ProtoMessage)
 
 
@@ -104,6 +106,7 @@ class EventStream(AsyncIterator[Event]):
         self._auto_apply = auto_apply
         self._previous: Event | None = None
         self._asked = False
+        self._in_a_row = 0
 
     def __aiter__(self) -> EventStream:
         return self
@@ -117,11 +120,17 @@ class EventStream(AsyncIterator[Event]):
             runner.applied(previous)
         self._asked = True
         try:
+            if self._in_a_row >= _EVENTS_IN_A_ROW:
+                # A backlog must not keep acknowledgements and everybody else waiting.
+                self._in_a_row = 0
+                await asyncio.sleep(0)
             while True:
                 event = runner.core.next_event()
                 if event is not None:
+                    self._in_a_row += 1
                     self._previous = event
                     return event
+                self._in_a_row = 0
                 if runner.ended is not None:
                     if isinstance(runner.ended, ClientClosed):
                         raise StopAsyncIteration
@@ -326,11 +335,7 @@ class Client(Operations):
 
         # Once begun it is finished even if the caller is cancelled: half a message in the outbox would be neither.
         try:
-            await asyncio.shield(
-                runner.loop.create_task(
-                    runner.enqueue(conversation_id, content.SerializeToString(), made)
-                )
-            )
+            await runner.finish(runner.enqueue(conversation_id, content.SerializeToString(), made))
         except TidingsError:
             for handle in handles:
                 self._handles.pop(handle.message_id, None)
@@ -358,7 +363,7 @@ class Client(Operations):
         if item.state is SendState.FAILED:
             runner.forget_failed(message_id)
             return True
-        await asyncio.shield(runner.loop.create_task(runner.discard(item)))
+        await runner.finish(runner.discard(item))
         handle = self._handles.pop(message_id, None)
         if handle is not None:
             handle.error = Cancelled("the message was taken out of the outbox")
@@ -443,10 +448,14 @@ class Client(Operations):
 
     async def _own_user_id(self) -> str:
         runner = self._runner
-        while not runner.core.session.user_id:
-            if runner.ended is not None:
-                raise copy.copy(runner.ended)
-            await runner.changed()
+        try:
+            async with asyncio.timeout(self.config.call_timeout):
+                while not runner.core.session.user_id:
+                    if runner.ended is not None:
+                        raise copy.copy(runner.ended)
+                    await runner.changed()
+        except TimeoutError:
+            raise Unavailable("the client has never been connected yet") from None
         return runner.core.session.user_id
 
     def _new_id(self) -> str:

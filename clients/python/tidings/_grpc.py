@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from ._config import ClientConfig
 from ._transport import ConnectionLost, EndOfStream
-from .errors import Code, TidingsError, error_for
+from .errors import Code, InvalidArgument, TidingsError, error_for
 
 _CHAT = "/tidings.v1.ChatService/Chat"
 _DOMAIN = "tidings"
@@ -60,6 +60,8 @@ class GrpcTransport:
     """A Transport over grpc.aio."""
 
     def __init__(self, target: str, config: ClientConfig) -> None:
+        if target.startswith(("http://", "https://")):
+            raise InvalidArgument("a target is host:port, not a URL", field="target")
         tls = config.tls if config.tls is not None else not is_local(target)
         options = channel_options(config)
         if tls:

@@ -56,6 +56,7 @@ class Runner:
         self.ended: TidingsError | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._kept: set[asyncio.Task[None]] = set()
         self._run_task: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -107,6 +108,8 @@ class Runner:
         if self._core is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.config.close_timeout):
+                    if self._kept:
+                        await asyncio.wait(self._kept)
                     while self._core.has_unsaved or self._unsaved is not None:
                         self._begin_to_save()
                         if self._saving is not None:
@@ -301,8 +304,9 @@ class Runner:
         action: _actions.Reconnect | _actions.End
         action = _actions.Reconnect(ConnectionLost("nothing came from the server for too long"))
         try:
+            # The provider may ask a person: it takes as long as it takes.
+            token = await self.token()
             async with asyncio.timeout(self.config.connect_timeout) as deadline:
-                token = await self.token()
                 connection = await self._transport.connect(token)
                 self._connection = connection
                 self.core.connected()
@@ -505,6 +509,13 @@ class Runner:
                 return
 
     # Tasks
+
+    async def finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something to its end, even if the caller is cancelled; closing waits for it, too."""
+        task = self.loop.create_task(work)
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
+        await asyncio.shield(task)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)

@@ -246,8 +246,10 @@ def _transact(db: sqlite3.Connection, jobs: list[_Job]) -> list[Any]:
 def _open(path: Path) -> sqlite3.Connection:
     """Open the file, for this connection alone."""
     try:
+        # What people write is nobody else's: SQLite gives the files beside it the same permissions.
+        path.touch(mode=0o600)
         db = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise StateError(f"{path}: {error}") from error
     try:
         # Exclusive from the first write on, until it is closed; the system lets go of it with the process.

@@ -28,6 +28,10 @@ class TokenSource:
                     token = await token
                 if not isinstance(token, str):
                     raise TypeError(f"the token provider gave {type(token).__name__}, not str")
+                # A token from a file often ends with a line.
+                token = token.strip()
+                if not token.isascii() or not token.isprintable():
+                    raise ValueError("the token provider gave what can't go into a header")
                 self._token = token
             return self._token
 
