@@ -66,7 +66,7 @@ async def _run(options: Options) -> None:
 
     try:
         async with ChatSession(make_client) as session:
-            app = ChatApp(session, server=options.server, theme=options.theme, bell=options.bell)
+            app = ChatApp(session, theme=options.theme, bell=options.bell)
             await app.run_async()
     except StateError as error:
         hint = ""

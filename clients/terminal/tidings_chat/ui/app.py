@@ -16,11 +16,11 @@ from textual.widgets import Input, Static, TextArea
 
 from tidings import ConnectionStatus, Message, TidingsError
 
-from ..commands import Run, SendText, Wrong, matching, parse
+from ..commands import Run, SendText, Wrong, parse
 from ..explain import explain
-from ..model import Chat, Loading
+from ..model import Chat
 from ..session import ChatSession
-from ..text import one_line, steady, truncate
+from ..text import one_line
 from ..transcript import Bubble
 from . import status
 from .acts import Acts
@@ -47,7 +47,6 @@ class ChatApp(App[None]):
 
     Args:
         session: The person's session, within its context.
-        server: What the server is called.
         theme: "dark" or "light".
         bell: Whether to ring for messages while nobody looks.
         zone: The zone of times, None for the system's.
@@ -82,7 +81,6 @@ class ChatApp(App[None]):
         self,
         session: ChatSession,
         *,
-        server: str = "",
         theme: str = "dark",
         bell: bool = False,
         zone: tzinfo | None = None,
@@ -94,7 +92,6 @@ class ChatApp(App[None]):
             self.register_theme(look)
         self.theme = LIGHT if theme == "light" else DARK
         self.session = session
-        self._server = server
         self._bell = bell
         self._zone = zone
         self._now = now or (lambda: system_now(zone))
@@ -199,85 +196,51 @@ class ChatApp(App[None]):
         self._ring()
 
     def _show_list(self) -> None:
-        model = self.session.model
-        self.conversations.update(
-            model.listed(self.search.value), model.me, self.session.wants.open
-        )
-        unread = status.totals(model, self.session.wants.open)
-        badge = (f"  {unread} unread", "$accent") if unread else ""
-        self._brand.update(
-            Content.assemble(("Tidings ", "bold $primary"), (one_line(model.me), "$faint"), badge)
-        )
+        model, open_id = self.session.model, self.session.wants.open
+        self.conversations.update(model.listed(self.search.value), model.me, open_id)
+        self._brand.update(status.brand(model, open_id))
 
     def _show_open(self) -> None:
         chat = self.chat
-        if chat is not None:
-            if self.timeline.follows:
-                self.session.relax(chat)
-            self.timeline.update()
-            self._show_heading()
-            self._show_hint()
-            self.composer.disabled = chat.left
+        if chat is None:
+            return
+        if self.timeline.follows:
+            self.session.relax(chat)
+        self.timeline.update()
+        self._show_heading()
+        self._show_hint()
+        self.composer.disabled = chat.left
+        if not chat.left and self.focused is None:
+            self.composer.focus()
 
     def _show_heading(self) -> None:
-        chat = self.chat
-        if chat is None:
-            self._heading.update("")
-            return
-        width = self._heading.content_size.width
-        back: Content | str = ""
-        if self.narrow:
-            unread = status.totals(self.session.model, chat.conversation_id)
-            back = Content.assemble(
-                ("\u2039 ", "$primary"), (f"{unread} " if unread else "", "$accent")
-            )
-        line = status.heading(chat, self._now(), self._zone, width - 6)
-        self._heading.update(Content.assemble(back, line))
+        chat, model = self.chat, self.session.model
+        line: Content | str = ""
+        if chat is not None:
+            width = self._heading.content_size.width
+            line = status.heading(chat, self._now(), self._zone, width - 6)
+            if self.narrow:
+                line = Content.assemble(status.way_back(model, chat.conversation_id), line)
+        self._heading.update(line)
 
     def _show_connection(self) -> None:
         model = self.session.model
         left = max(0.0, self._retry_at - asyncio.get_running_loop().time())
-        line = status.connection_line(
-            model.connection, left, model.queued, self._connection.content_size.width
-        )
-        self._connection.update(line)
+        width = self._connection.content_size.width
+        self._connection.update(status.connection_line(model.connection, left, model.queued, width))
 
     def _show_empty(self) -> None:
-        """What stands where messages would be, when there are none."""
-        chat = self.chat
-        text = ""
-        if chat is None:
-            if not self.session.model.chats:
-                text = "No conversations yet.\n\nCtrl+T begins one, and so does /dm somebody."
-                if not self.session.wants.listed:
-                    text = "One moment …" if self.session.up else "There is no connection yet."
-            elif not self.narrow:
-                text = "Choose a conversation: Ctrl+N, Ctrl+P or Ctrl+K."
-        elif chat.timeline.loading is not Loading.LOADED and not chat.timeline.outgoing:
-            text = "Loading …" if self.session.up else "The messages come with the connection."
-            if chat.timeline.problem is not None:
-                text = f"The messages can't be had: {explain(chat.timeline.problem)}"
+        text = status.instead_of_messages(
+            self.chat, self.session.model, listed=self.session.wants.listed, narrow=self.narrow
+        )
         self._empty.update(Content(text))
         self._empty.display = bool(text)
 
     def _show_hint(self) -> None:
-        """The line above the one that is written: commands, a reply, or the chosen message."""
         width = self._hint.content_size.width or self.size.width - 4
-        chat, bubble = self.chat, self.timeline.chosen
-        content: Content | None = None
-        specs = matching(self.composer.text)
-        if specs:
-            shown = " ".join(f"/{spec.name}" for spec in specs)
-            if len(specs) == 1:
-                (spec,) = specs
-                shown = f"/{spec.name} {spec.usage}".rstrip() + f" · {spec.help}"
-            content = Content.styled(truncate(shown, width), "$faint")
-        elif self._replying is not None:
-            sender = one_line(self._replying.sender)
-            head = f"↩ {sender}: "
-            text = truncate(one_line(self._replying.text), max(0, width - len(head) - 10))
-            content = Content.assemble((head, "$primary"), (steady(text), ""), ("  Esc", "$faint"))
-        elif bubble is not None and chat is not None:
+        content = status.hint(self.composer.text, self._replying, width)
+        bubble, chat = self.timeline.chosen, self.chat
+        if content is None and bubble is not None and chat is not None:
             content = status.about(bubble, chat, width)
         self._hint.update(content or "")
         self._hint.display = content is not None

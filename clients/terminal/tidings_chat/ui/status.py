@@ -9,9 +9,10 @@ from textual.content import Content
 from tidings import Availability, ConnectionState, ConnectionStatus, ScaleClass
 
 from .. import when
+from ..commands import matching
 from ..explain import explain
-from ..model import Chat, Model
-from ..text import one_line, truncate
+from ..model import Chat, Loading, Model
+from ..text import one_line, steady, truncate
 from ..transcript import Bubble
 
 _NAMES = 4
@@ -104,10 +105,60 @@ def about(bubble: Bubble, chat: Chat, width: int) -> Content:
     return Content.assemble((shown, "$seen"), (keys, "$faint"))
 
 
-def totals(model: Model, besides: str) -> int:
-    """The unread messages in all conversations but one."""
+def hint(typed: str, replying: Bubble | None, width: int) -> Content | None:
+    """What helps to write: the commands that fit, or the message that is replied to; None if nothing does."""
+    specs = matching(typed)
+    if len(specs) == 1:
+        (spec,) = specs
+        usage = f"/{spec.name} {spec.usage}".rstrip()
+        return Content.styled(truncate(f"{usage} · {spec.help}", width), "$faint")
+    if specs:
+        return Content.styled(truncate(" ".join(f"/{one.name}" for one in specs), width), "$faint")
+    if replying is None:
+        return None
+    head = f"↩ {one_line(replying.sender)}: "
+    text = truncate(one_line(replying.text), max(0, width - len(head) - 10))
+    return Content.assemble((head, "$primary"), steady(text), ("  Esc", "$faint"))
+
+
+def instead_of_messages(chat: Chat | None, model: Model, *, listed: bool, narrow: bool) -> str:
+    """What stands where messages would be, or nothing when they are there.
+
+    Args:
+        chat: The conversation that is open, or None.
+        model: What is known.
+        listed: Whether the list was fetched.
+        narrow: Whether the list stands there.
+    """
+    if chat is None:
+        if model.chats:
+            return "" if narrow else "Choose a conversation: Ctrl+N, Ctrl+P or Ctrl+K."
+        if listed:
+            return "No conversations yet.\n\nCtrl+T begins one, and so does /dm somebody."
+        return "One moment …" if model.up else "There is no connection yet."
+    if chat.timeline.loading is Loading.LOADED or chat.timeline.outgoing:
+        return ""
+    if chat.timeline.problem is not None:
+        return f"The messages can't be had: {explain(chat.timeline.problem)}"
+    return "Loading …" if model.up else "The messages come with the connection."
+
+
+def brand(model: Model, open_id: str) -> Content:
+    """The line above the list: who it is, and what is unread besides the open conversation."""
+    unread = _unread_besides(model, open_id)
+    badge = (f"  {unread} unread", "$accent") if unread else ""
+    return Content.assemble(("Tidings ", "bold $primary"), (one_line(model.me), "$faint"), badge)
+
+
+def way_back(model: Model, open_id: str) -> Content:
+    """What leads back to the list in a narrow terminal, with what is unread there."""
+    unread = _unread_besides(model, open_id)
+    return Content.assemble(("\u2039 ", "$primary"), (f"{unread} " if unread else "", "$accent"))
+
+
+def _unread_besides(model: Model, open_id: str) -> int:
     return sum(
         chat.unread
         for chat in model.chats.values()
-        if chat.conversation_id != besides and not chat.left
+        if chat.conversation_id != open_id and not chat.left
     )
