@@ -18,7 +18,7 @@ def connect(options: SqliteOptions, *, writable: bool) -> apsw.Connection:
     """Opens the existing database file. Raises apsw.Error.
 
     A commit on it is durable when it returns (write-ahead log, fsync at each commit). The write-ahead log is copied
-    into the database only by `checkpoint` and `truncate_wal`.
+    into the database only when that is asked for.
     """
     db = apsw.Connection(
         str(options.path),
@@ -92,16 +92,21 @@ def wal_path(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def truncate_wal(db: apsw.Connection) -> None:
-    """Copies the whole write-ahead log into the database, syncs it, and empties the log. Raises apsw.Error.
+def empty_wal(db: apsw.Connection) -> None:
+    """Copies the write-ahead log into the database, syncs that, and empties the log. Raises apsw.Error.
 
-    With the next commit nothing that a failed commit left in the log can come back.
+    When somebody reads the database at length, such as a backup, the log is left as it is.
     """
-    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    with contextlib.suppress(apsw.BusyError):
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 PROBE = (
     "INSERT INTO meta (key, value) VALUES ('probe', 1)"
     " ON CONFLICT (key) DO UPDATE SET value = value + 1"
 )
-"""A statement that always writes: once it is committed, the database can be written and synced."""
+"""A statement that always writes.
+
+Once it is committed, the database can be written and synced, and nothing that a failed commit left in the write-ahead
+log can come back: what follows a commit in the log counts only if it was written after it.
+"""

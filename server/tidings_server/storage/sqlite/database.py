@@ -17,8 +17,8 @@ from tidings_server.storage.sqlite.connection import (
     close,
     connect,
     describe,
+    empty_wal,
     rewrite_wal,
-    truncate_wal,
 )
 from tidings_server.storage.sqlite.lock import FileLock, lock_path
 from tidings_server.storage.sqlite.options import SqliteOptions
@@ -61,9 +61,10 @@ class Database:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
-            # Messages are private: whatever the umask says, the file is the owner's alone. SQLite gives the files
-            # beside it the same mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            if not path.exists():
+                # Messages are private: whatever the umask says, the file is the owner's alone. SQLite gives the files
+                # beside it the same mode.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             db = self._connect()
             migrate(db)
             self._trust(db)
@@ -142,12 +143,12 @@ class Database:
 
     @staticmethod
     def _trust(db: apsw.Connection) -> None:
-        """Makes what is committed durable, and what is not impossible.
+        """Proves that the database can be written, and ends for good what failed commits left behind.
 
-        The order matters: once the write-ahead log was emptied, the probe begins it anew, and its fsync makes that
-        final. It also proves that the database can be written.
+        What was committed is durable already: the log was rewritten before the connection was made. So what is copied
+        out of it here can't be newer than what a power cut leaves of it.
         """
-        truncate_wal(db)
+        empty_wal(db)
         db.execute(PROBE)
 
     def _set_healthy(self) -> None:
@@ -162,7 +163,11 @@ def _incarnation(db: apsw.Connection, new_id: Callable[[], str]) -> str:
     if isinstance(found, str) and found:
         return found
     incarnation = new_id()
-    db.execute("INSERT INTO meta (key, value) VALUES ('incarnation', ?)", (incarnation,))
+    db.execute(
+        "INSERT INTO meta (key, value) VALUES ('incarnation', ?)"
+        " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (incarnation,),
+    )
     return incarnation
 
 
