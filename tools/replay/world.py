@@ -1,0 +1,96 @@
+"""The world of a replay: what devices, senders and checks share."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from tidings_server.auth import TokenPolicy, mint
+from tidings_server.core.clock import SystemClock
+from tidings_server.core.ids import uuid7
+
+from .board import Board
+from .findings import Findings
+from .ledger import Ledger
+
+CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
+    # As in the SDK: fixed windows of 1 MiB instead of measured ones.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 1 << 20),
+    # A connection for each device, as in life.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.enable_retries", 0),
+)
+_TTL_S = 24 * 3600.0
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened, for the report."""
+
+    connects: int = 0
+    resent: int = 0
+    lost_sessions: int = 0
+    gaps_announced: int = 0
+    gaps_fetched: int = 0
+    beacons_compared: int = 0
+    visits: int = 0
+    unary_retries: int = 0
+    read_marks: int = 0
+
+
+@dataclass(slots=True)
+class World:
+    """What everybody needs. `target` is the server's address, `secret` signs tokens."""
+
+    target: str
+    secret: str = field(repr=False)
+    board: Board
+    ledger: Ledger
+    findings: Findings
+    rng: random.Random
+    tally: Tally = field(default_factory=Tally)
+    clock: SystemClock = field(default_factory=SystemClock)
+    reads: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    """By user and conversation id: the largest read mark asked for, and the largest acknowledged."""
+    _tokens: dict[tuple[str, str], Metadata] = field(default_factory=dict)
+
+    def token(self, user: str, device: str) -> str:
+        """A token for a device."""
+        policy = TokenPolicy(
+            issuer="tidings",
+            audience="tidings",
+            leeway_s=5,
+            hs256_secret=self.secret.encode(),
+            jwks_file=None,
+            jwks_url=None,
+        )
+        return mint(policy, self.clock, user, device, ttl_s=_TTL_S)
+
+    def metadata(self, user: str, device: str) -> Metadata:
+        """What a call of a device carries."""
+        known = self._tokens.get((user, device))
+        if known is None:
+            known = (("authorization", f"Bearer {self.token(user, device)}"),)
+            self._tokens[user, device] = known
+        return known
+
+    def new_id(self) -> str:
+        """A new UUIDv7."""
+        return uuid7(self.clock.now_ms(), self.rng)
+
+    def channel(self) -> Any:
+        """A connection of its own to the server."""
+        return grpc.aio.insecure_channel(self.target, options=CHANNEL_OPTIONS)
