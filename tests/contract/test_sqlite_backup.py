@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import apsw
 import pytest
 
 from tests.contract.media import SqliteMedium, new_id
-from tests.contract.samples import LOG, OTHER, fill, page
+from tests.contract.samples import LOG, OTHER, append_of, fill, page
 from tidings_server.storage.base import StoreCorrupt, StoreUnavailable
 from tidings_server.storage.sqlite import SqliteStore
 from tidings_server.storage.sqlite.backup import Contents, backup, restore
@@ -40,23 +41,32 @@ def partial_files(directory: Path) -> list[Path]:
 async def test_a_backup_is_one_moment_of_a_store_that_is_written(
     medium: SqliteMedium, store: SqliteStore, tmp_path: Path
 ) -> None:
-    await fill(store, LOG, [100] * 30)
+    for seq in range(1, 101):
+        await store.append(append_of(LOG, page(seq, body=bytes(100_000))))
     saved = tmp_path / "saved.db"
     copied: list[tuple[int, int]] = []
+    written = threading.Event()
+
+    def progress(done: int, total: int) -> None:
+        # The next piece is copied after another commit.
+        copied.append((done, total))
+        written.clear()
+        assert done == total or written.wait(20)
+
     before = (await store.heads([LOG]))[LOG].last_seq
     saving = asyncio.create_task(
-        asyncio.to_thread(
-            backup, medium.options.path, saved, progress=lambda *at: copied.append(at)
-        )
+        asyncio.to_thread(backup, medium.options.path, saved, progress=progress)
     )
     turn = 0
     while not saving.done():
         await fill(store, LOG, [7], start=before + 7 * turn + 1)
         turn += 1
         await fill(store, OTHER, [1], start=turn)
+        written.set()
     contents = await saving
     assert contents.logs in {1, 2}
-    assert copied[-1][0] == copied[-1][1] > 0
+    assert len(copied) > 1
+    assert copied[-1][0] == copied[-1][1]
 
     other = SqliteMedium(tmp_path / "restored")
     assert restore(saved, other.options.path, new_id=new_id) == contents
@@ -68,7 +78,7 @@ async def test_a_backup_is_one_moment_of_a_store_that_is_written(
     assert before <= found[-1].last_seq <= pages[-1].last_seq
     beside = await restored.read(OTHER, 0, max_bytes=EVERYTHING)
     # Both logs as of one moment: pages were written to them in turns.
-    assert len(found) - 30 - len(beside) in {0, 1}
+    assert len(found) - 100 - len(beside) in {0, 1}
     await restored.close()
 
 
