@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
@@ -262,6 +266,57 @@ async def test_answers_larger_than_the_default_limit_are_taken() -> None:
     async with served(unary=large) as (transport, _, _h):
         answer = await transport.call("tidings.v1.MessageService/ListHistory", b"", "t", 20.0)
         assert len(answer) == 17 << 20
+
+
+def certificate() -> tuple[bytes, bytes]:
+    """A key and a certificate for localhost, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2120, 1, 1, tzinfo=UTC))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    return key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ), made.public_bytes(pem)
+
+
+async def test_tls_trusts_the_certificates_that_it_is_given_and_no_others() -> None:
+    key, trusted = certificate()
+    _, other = certificate()
+
+    async def answer(_: bytes, context: Any) -> bytes:
+        return b"answer"
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Handlers(unexpected, answer),))
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, trusted)]))
+    await server.start()
+    target = f"localhost:{port}"
+    try:
+        async with asyncio.timeout(PATIENCE):
+            for roots, works in ((trusted, True), (other, False), (None, False)):
+                config = ClientConfig(tls=True, root_certificates=roots)
+                transport = GrpcTransport(target, config)
+                call = transport.call("tidings.v1.MessageService/GetMessage", b"", "t", 5.0)
+                if works:
+                    assert await call == b"answer"
+                else:
+                    with pytest.raises(TidingsError) as refused:
+                        await call
+                    assert refused.value.code is Code.UNAVAILABLE
+                await transport.close()
+    finally:
+        await server.stop(None)
 
 
 @pytest.mark.parametrize(
