@@ -251,6 +251,16 @@ class ServerContext:
         self._token = token
         self._link = link
         self.status = Status()
+        self._callbacks: list[Callable[[ServerContext], object]] = []
+
+    def add_done_callback(self, callback: Callable[[ServerContext], object]) -> None:
+        """See grpc."""
+        self._callbacks.append(callback)
+
+    def done(self) -> None:
+        """The call is over."""
+        for callback in self._callbacks:
+            callback(self)
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         """See grpc."""

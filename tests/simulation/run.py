@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import random
+import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import structlog
+from tidings_server.storage.base import StoreUnavailable
 
 from .config import Config, draw
 from .loop import SimLoop
@@ -44,7 +48,13 @@ class Outcome:
 def run_seed(seed: int, *, trace: bool = False, config: Config | None = None) -> Outcome:
     """Simulates the world of a seed."""
     config = config or draw(seed)
-    loop = SimLoop(_rng(config, "schedule"), config.order, trace=trace)
+    loop = SimLoop(
+        random.Random(f"{config.seed} schedule"),
+        config.order,
+        trace=trace,
+        # Whoever stops does not wait for what the store has to say any more.
+        may_be_lost=(StoreUnavailable,),
+    )
     world = World(config, loop)
     outcome = Outcome(seed)
     gc_was = gc.isenabled()
@@ -95,8 +105,6 @@ def _failed(outcome: Outcome, problem: BaseException) -> None:
     )
     outcome.failure = str(problem) or repr(problem)
     if not isinstance(problem, Violation):
-        import traceback
-
         outcome.failure = "".join(traceback.format_exception(problem))
 
 
@@ -114,12 +122,6 @@ def _sum_up(outcome: Outcome, world: World) -> None:
     outcome.digest = digest.hexdigest()
     outcome.trace = loop.trace if loop.traced else ""
     outcome.story = list(world.story)
-
-
-def _rng(config: Config, purpose: str):  # noqa: ANN202
-    import random
-
-    return random.Random(f"{config.seed} {purpose}")
 
 
 class _Handler(logging.Handler):
@@ -145,11 +147,7 @@ def _logs(world: World) -> Iterator[None]:
 
     def take(_logger: object, method: str, event: structlog.types.EventDict) -> str:
         if method in ("error", "exception", "critical"):
-            import traceback
-
             problem = event.pop("exc_info", None)
-            import sys
-
             if problem is True:
                 problem = sys.exc_info()[1]
             text = f"the server: {event}"

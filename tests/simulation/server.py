@@ -167,6 +167,7 @@ class Server:
             context.status = Status(grpc.StatusCode.CANCELLED)
         finally:
             link.ended(context.status)
+            context.done()
 
     def serve(
         self, method: str, request: bytes, token: str, answer: Callable[[bytes | Status], None]
@@ -179,9 +180,12 @@ class Server:
     ) -> None:
         context = ServerContext(token)
         handler = self._methods[method]
+        parse = handler.request_deserializer or bytes
         try:
-            response = await handler.unary_unary(handler.request_deserializer(request), context)
+            response = await handler.unary_unary(parse(request), context)
         except Aborted:
             answer(context.status)
         else:
             answer(handler.response_serializer(response))
+        finally:
+            context.done()

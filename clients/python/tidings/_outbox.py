@@ -104,7 +104,7 @@ class Outbox:
         self._items: dict[str, Outgoing] = {}
         self._lanes: dict[str, _Lane] = {}
         self._ready: deque[_Lane] = deque()
-        self._waiting: set[_Lane] = set()
+        self._waiting: dict[_Lane, None] = {}
         self._next_position = 1
         self.in_flight = 0
 
@@ -196,7 +196,7 @@ class Outbox:
                 self._ready.popleft()
                 lane.ready = False
                 if item is not None:
-                    self._waiting.add(lane)
+                    self._waiting[lane] = None
                 continue
             heapq.heappop(lane.queue)
             item.state = SendState.IN_FLIGHT
@@ -230,10 +230,10 @@ class Outbox:
             delay = self._backoff.delay(lane.attempt, self._rng, error.retry_after or 0.0)
             lane.attempt += 1
             lane.not_before = now + delay
-            self._waiting.add(lane)
+            self._waiting[lane] = None
         else:
             lane.not_before = max(lane.not_before, now + (error.retry_after or 0.0))
-            self._waiting.add(lane)
+            self._waiting[lane] = None
 
     def reconnect(self) -> None:
         """The connection is gone: what was in flight is to be sent again, at once and in order."""
@@ -281,12 +281,12 @@ class Outbox:
         item.state = SendState.DONE
         if not lane.items:
             lane.queue.clear()
-            self._waiting.discard(lane)
+            self._waiting.pop(lane, None)
             del self._lanes[lane.conversation_id]
         return lane
 
     def _make_ready(self, lane: _Lane) -> None:
-        self._waiting.discard(lane)
+        self._waiting.pop(lane, None)
         if not lane.ready and lane.queue:
             lane.ready = True
             self._ready.append(lane)

@@ -54,8 +54,8 @@ class Runner:
         self._core: SessionCore | None = None
         self.state = events.ConnectionState(status=events.ConnectionStatus.CONNECTING)
         self.ended: TidingsError | None = None
-        self._waiters: set[asyncio.Future[None]] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}
+        self._tasks: dict[asyncio.Task[Any], None] = {}
         self._kept: set[asyncio.Task[None]] = set()
         self._run_task: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
@@ -135,7 +135,7 @@ class Runner:
 
     def notify(self) -> None:
         """Wake whoever waits for events or for a state."""
-        waiters, self._waiters = self._waiters, set()
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -143,11 +143,11 @@ class Runner:
     async def changed(self) -> None:
         """Wait for the next `notify`."""
         waiter = self.loop.create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = None
         try:
             await waiter
         finally:
-            self._waiters.discard(waiter)
+            self._waiters.pop(waiter, None)
 
     def _end(self, error: TidingsError) -> None:
         if self.ended is None:
@@ -519,12 +519,12 @@ class Runner:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a task of the client failed", exc_info=error)
 

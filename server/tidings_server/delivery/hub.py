@@ -51,9 +51,9 @@ class Hub:
         # Sessions in the order of joining; dicts, since rooms of thousands join one by one.
         self._joined: dict[str, dict[Session, None]] = {}
         self._devices: dict[tuple[str, str], Session] = {}
-        self._users: dict[str, set[Session]] = {}
+        self._users: dict[str, dict[Session, None]] = {}
         self._deferred: list[Session] = []
-        self._beats: list[set[Session]] = [set() for _ in range(_BEATS)]
+        self._beats: list[dict[Session, None]] = [{} for _ in range(_BEATS)]
         self._beat_of: dict[Session, int] = {}
         self._next_beat = 0
         self._beating: asyncio.Task[None] | None = None
@@ -109,12 +109,12 @@ class Hub:
         self._devices[user, device] = session
         sessions = self._users.get(user)
         if sessions is None:
-            sessions = self._users[user] = set()
+            sessions = self._users[user] = {}
             self._user_came(user)
-        sessions.add(session)
+        sessions[session] = None
         # Sessions are spread over the beats of an interval, so that each beat is a small one.
         beat = self._rng.randrange(_BEATS)
-        self._beats[beat].add(session)
+        self._beats[beat][session] = None
         self._beat_of[session] = beat
 
     def close(self, session: Session) -> None:
@@ -124,13 +124,13 @@ class Hub:
             del self._devices[user, device]
         sessions = self._users.get(user)
         if sessions is not None and session in sessions:
-            sessions.discard(session)
+            del sessions[session]
             if not sessions:
                 del self._users[user]
                 self._user_left(user)
         beat = self._beat_of.pop(session, None)
         if beat is not None:
-            self._beats[beat].discard(session)
+            self._beats[beat].pop(session, None)
         for log in session.logs():
             self.leave(log, session)
 

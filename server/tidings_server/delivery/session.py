@@ -136,7 +136,7 @@ class Session:
         self._syncing: set[str] | None = None
         self._early: dict[str, int] = {}
         self._following: list[str] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         # Until hello, the end of waiting for it.
         self._expiry: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
             _HELLO_WITHIN_S, self._never_greeted
@@ -190,7 +190,7 @@ class Session:
         self._closed = True
         self._catch_up.close()
         self.outbox.close()
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
@@ -581,11 +581,11 @@ class Session:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._spawned)
 
     def _spawned(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and task.exception() is not None:
             log.error("session_failed", session=self.id, exc_info=task.exception())
             self.end(

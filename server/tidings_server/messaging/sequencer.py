@@ -103,7 +103,8 @@ class Sequencer:
         self._logs: OrderedDict[str, _Log] = OrderedDict()
         self._dirty: list[_Log] = []
         self._flush_scheduled = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        # In the order of their beginning, so that they end in the same order in every run.
+        self._tasks: dict[asyncio.Task[None], None] = {}
         # A commit id is a random prefix for the process and a count: unique without asking for randomness
         # each time.
         self._commit_prefix = rng.getrandbits(64).to_bytes(8, "big")
@@ -456,8 +457,8 @@ class Sequencer:
             self._write_effects(entry, entry.state.conversation, batch.changes, told, entry.effects)
         )
         entry.effects = task
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     async def _write_effects(
         self,
@@ -539,8 +540,8 @@ class Sequencer:
     def _run(self, entry: _Log, work: Awaitable[None]) -> None:
         entry.busy = True
         task = asyncio.get_running_loop().create_task(self._busy(entry, work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     async def _busy(self, entry: _Log, work: Awaitable[None]) -> None:
         try:

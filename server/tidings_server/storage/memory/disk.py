@@ -45,7 +45,7 @@ class MemoryDisk:
         self.ended: dict[str, int] = {}
         self._logs: dict[str, _Log] = {}
         self._memberships: dict[str, dict[str, Membership]] = {}
-        self._user_logs: dict[str, set[str]] = {}
+        self._user_logs: dict[str, dict[str, None]] = {}
         self._cursors: dict[tuple[str, str], dict[str, int]] = {}
         self._receipts: dict[str, dict[str, Receipt]] = {}
         self._presence: dict[str, PresenceRow] = {}
@@ -143,7 +143,7 @@ class MemoryDisk:
 
     def put_user_logs(self, log: str, users: Iterable[str]) -> None:
         for user in users:
-            self._user_logs.setdefault(user, set()).add(log)
+            self._user_logs.setdefault(user, {})[log] = None
 
     def user_logs(self, user_id: str) -> list[str]:
         return list(self._user_logs.get(user_id, ()))

@@ -1,0 +1,50 @@
+"""Simulates worlds from the command line: many seeds, or one whose story is told.
+
+python -m tests.simulation --seeds 500
+python -m tests.simulation --seed 17
+python -m tests.simulation --seeds 100 --bug no-window
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from .bugs import BUGS
+from .many import command_for, run_many, story_of
+
+
+@click.command()
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=500, show_default=True, help="How many worlds."
+)
+@click.option("--first", type=int, default=0, show_default=True, help="The first seed.")
+@click.option("--seed", type=int, help="Only this one; its story is told.")
+@click.option("--bug", type=click.Choice(sorted(BUGS)), help="Plant this bug first.")
+@click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True)
+def main(seeds: int, first: int, seed: int | None, bug: str | None, processes: int) -> None:
+    """Simulate worlds of faults and check every invariant in each."""
+    chosen = [seed] if seed is not None else list(range(first, first + seeds))
+    began = time.monotonic()
+    failures = entries = checks = 0
+    for outcome in run_many(chosen, bug=bug, processes=processes):
+        entries += outcome.entries
+        checks += outcome.checks
+        if seed is not None:
+            click.echo(story_of(outcome))
+        if outcome.failure:
+            failures += 1
+            if failures == 1 and seed is None:
+                click.echo(story_of(outcome))
+            click.echo(f"seed {outcome.seed}: {outcome.invariant}; {command_for(outcome, bug)}")
+    click.echo(
+        f"{len(chosen)} worlds, {entries} entries, {checks} checks in {time.monotonic() - began:.0f} s: "
+        f"{failures} failed"
+    )
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()

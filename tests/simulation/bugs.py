@@ -1,0 +1,317 @@
+"""Bugs to plant: each is a mistake that somebody could make, to prove that the simulator would find it.
+
+Most replace a line of a function by its source, so that what runs is the real code but for the mistake; when the line
+is no longer there, planting fails, and the bug must be told anew.
+"""
+
+from __future__ import annotations
+
+import __future__
+
+import asyncio
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tidings import _logs, _outbox
+from tidings_server.delivery import catch_up, hub, outbox, position, resume, session, sync
+from tidings_server.errors import store_unavailable
+from tidings_server.messaging import batch, lookup, receipts, sequencer
+
+
+class CannotPlant(Exception):
+    """The code that a bug is about looks otherwise now."""
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Replaces an attribute of a module or class."""
+    before = inspect.getattr_static(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def changed(owner: Any, name: str, old: str, new: str) -> Iterator[None]:
+    """Replaces a piece of the source of a function or method, wherever it was imported to."""
+    function = inspect.getattr_static(owner, name)
+    target = function.fget if isinstance(function, property) else function
+    source = textwrap.dedent(inspect.getsource(target))
+    if source.count(old) != 1:
+        raise CannotPlant(f"{owner.__name__}.{name} has {source.count(old)} times {old!r}")
+    code = compile(
+        source.replace(old, new),
+        f"<a bug in {name}>",
+        "exec",
+        flags=__future__.annotations.compiler_flag,
+        dont_inherit=True,
+    )
+    module = sys.modules[target.__module__]
+    space: dict[str, Any] = {}
+    exec(code, module.__dict__, space)  # noqa: S102 - our own source, with one line of it changed
+    value = space[name]
+    if inspect.isclass(owner):
+        with replaced(owner, name, value):
+            yield
+        return
+    places = [
+        (m, key)
+        for m in list(sys.modules.values())
+        if (getattr(m, "__name__", "")).startswith(("tidings_server", "tidings."))
+        for key, found in list(vars(m).items())
+        if found is function
+    ]
+    for place, key in places:
+        setattr(place, key, value)
+    try:
+        yield
+    finally:
+        for place, key in places:
+            setattr(place, key, function)
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A planted bug. `within` is the number of seeds, from 0 on, that are known to find it."""
+
+    name: str
+    what: str
+    plant: Callable[[], Any]
+    within: int
+
+
+def _ack_before_commit() -> Any:
+    def build(*args: Any) -> batch.Batch | None:
+        made = real(*args)
+        if made is not None:
+            for proposal, committed in made.accepted:
+                if not proposal.changes_state:
+                    proposal.done(committed)
+                    proposal.done = _told
+        return made
+
+    real = sequencer.build
+    return replaced(sequencer, "build", build)
+
+
+def _told(_: object) -> None:
+    """Who was told too early is not told again."""
+
+
+def _resume_off_by_one() -> Any:
+    def start(**known: Any) -> resume.Start:
+        begin = real(**known)
+        if known["named"] and not begin.passed and begin.sent < known["end"]:
+            return resume.Start(begin.sent + 1, ())
+        return begin
+
+    real = sync.start
+    return replaced(sync, "start", start)
+
+
+def _unknown_is_failed() -> Any:
+    def unsettled(self: Any, entry: Any, made: batch.Batch, span: object) -> None:  # noqa: ARG001
+        for proposal, _ in made.accepted:
+            proposal.done(store_unavailable())
+        entry.state = None
+        self._advance(entry)
+
+    return replaced(sequencer.Sequencer, "_unsettled", unsettled)
+
+
+def _level_after_one_chunk() -> Any:
+    async def advance(self: Any, position: Any) -> bool | None:
+        more: bool | None = await real(self, position)
+        if more and position.sent < position.end and not self._window.unacked % 3:
+            position.lagging = False
+            return False
+        return more
+
+    real = catch_up.CatchUp._advance
+    return replaced(catch_up.CatchUp, "_advance", advance)
+
+
+def _effects_not_repeated() -> Any:
+    async def repeat(_self: Any, state: Any) -> None:
+        state.pending = ()
+
+    return replaced(sequencer.Sequencer, "_repeat_effects", repeat)
+
+
+def _follow_late() -> Any:
+    async def follow(self: Any, logs: list[str]) -> None:
+        self._following = logs
+
+        async def later() -> None:
+            await asyncio.sleep(0.3)
+            await self._services.hub.join(logs, self)
+
+        self._spawn(later())
+
+    return replaced(session.Session, "_follow", follow)
+
+
+def _applied_when_handed_on() -> Any:
+    def hand(self: Any, seq: int) -> None:
+        real(self, seq)
+        self.applied = self.handed
+
+    real = _logs.Log.hand
+    return replaced(_logs.Log, "hand", hand)
+
+
+def _new_id_when_sent_again() -> Any:
+    def requeue(self: Any, lane: Any, item: Any) -> None:
+        real(self, lane, item)
+        old = item.message.message_id
+        # The last digits of an id are random.
+        new = old[:-1] + "0123456789abcdef"[(int(old[-1], 16) + 1) % 16]
+        self.seal(item, new)
+
+    real = _outbox.Outbox._requeue
+    return replaced(_outbox.Outbox, "_requeue", requeue)
+
+
+def _no_predecessor_named() -> Any:
+    def predecessor(_self: Any, _item: Any) -> None:
+        return None
+
+    return replaced(_outbox._Lane, "predecessor", predecessor)
+
+
+def _removal_not_un_joined() -> Any:
+    def un_join(_self: Any, _log: str, _page: object) -> None:
+        return None
+
+    return replaced(hub.Hub, "_un_join", un_join)
+
+
+BUGS = {
+    bug.name: bug
+    for bug in (
+        Bug(
+            "ack-before-commit",
+            "a message is acknowledged when its append is begun",
+            _ack_before_commit,
+            3,
+        ),
+        Bug(
+            "no-five-minutes",
+            "the look-up of an old id covers only pages with a stamp of at least its time",
+            lambda: replaced(lookup, "earliest_stamp", lambda id_time_ms: id_time_ms),
+            60,
+        ),
+        Bug(
+            "node-clock",
+            "a page's stamp is the node's clock, not the larger of that and the stamp before",
+            lambda: changed(batch, "_stamp", "max(now_ms, state.stamp)", "now_ms"),
+            20,
+        ),
+        Bug(
+            "resume-off-by-one",
+            "a device starts one position behind the one that follows its cursor",
+            _resume_off_by_one,
+            5,
+        ),
+        Bug(
+            "unknown-is-failed",
+            "an append whose outcome is unknown is taken for one that failed",
+            _unknown_is_failed,
+            20,
+        ),
+        Bug(
+            "removal-not-cut",
+            "a change of the membership does not end its page",
+            lambda: changed(batch, "build", " and not changes", ""),
+            60,
+        ),
+        Bug(
+            "level-after-one-chunk",
+            "catching up stops behind a chunk, now and then",
+            _level_after_one_chunk,
+            20,
+        ),
+        Bug(
+            "effects-not-repeated",
+            "whoever loads a conversation does not write the effects that a crash left out",
+            _effects_not_repeated,
+            60,
+        ),
+        Bug(
+            "follow-late",
+            "a session subscribes only some time after it has read the heads",
+            _follow_late,
+            20,
+        ),
+        Bug(
+            "removal-not-un-joined",
+            "the hub goes on to give a conversation to those who were removed",
+            _removal_not_un_joined,
+            20,
+        ),
+        Bug(
+            "delivered-beyond-head",
+            "a delivered mark is not held to the head",
+            lambda: changed(
+                receipts.Receipts, "mark_delivered", "min(command.seq, view.head)", "command.seq"
+            ),
+            20,
+        ),
+        Bug(
+            "no-window",
+            "entries are sent whether or not the window has room",
+            lambda: replaced(position.Window, "room", lambda _self: 1 << 30),
+            20,
+        ),
+        Bug(
+            "no-outbox-limit",
+            "the outbox takes whatever is put into it",
+            lambda: replaced(outbox.Outbox, "room", lambda _self, _size: True),
+            60,
+        ),
+        Bug(
+            "incarnation-ignored",
+            "after a restore a device keeps its cursor even where the history is another",
+            lambda: changed(
+                sync.Synchroniser,
+                "plan",
+                "if hello.incarnation not in",
+                "if False and hello.incarnation not in",
+            ),
+            200,
+        ),
+        Bug(
+            "sdk-applied-when-handed-on",
+            "the SDK takes an event for applied when it hands it on",
+            _applied_when_handed_on,
+            20,
+        ),
+        Bug(
+            "sdk-doubles",
+            "the SDK hands on again what it has handed on before",
+            lambda: changed(
+                _logs.Log, "advance", "if to_seq <= self.received:", "if to_seq < 0:"
+            ),
+            20,
+        ),
+        Bug(
+            "sdk-new-id",
+            "the SDK makes a new id when it sends a message again",
+            _new_id_when_sent_again,
+            20,
+        ),
+        Bug(
+            "sdk-no-predecessor",
+            "the SDK does not name the predecessor of a message",
+            _no_predecessor_named,
+            60,
+        ),
+    )
+}

@@ -1,0 +1,50 @@
+"""Many seeds at once, in processes of their own, and what is told of a failing one."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+from .bugs import BUGS
+from .run import Outcome, run_seed
+
+_STORY_LINES = 60
+_AT_ONCE = 5
+
+
+def run_one(seed: int, bug: str | None = None) -> Outcome:
+    """The outcome of a seed, with a bug planted if one is named."""
+    with BUGS[bug].plant() if bug else contextlib.nullcontext():
+        return run_seed(seed)
+
+
+def run_many(
+    seeds: Sequence[int], *, bug: str | None = None, processes: int = 2
+) -> Iterator[Outcome]:
+    """The outcomes of seeds, in their order."""
+    if len(seeds) == 1:
+        yield run_one(seeds[0], bug)
+        return
+    # A fresh interpreter each: nothing of this process reaches into the worlds.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield from pool.map(run_one, seeds, [bug] * len(seeds), chunksize=_AT_ONCE)
+
+
+def command_for(outcome: Outcome, bug: str | None = None) -> str:
+    """The command that runs a seed again, exactly."""
+    planted = f" --bug {bug}" if bug else ""
+    return f"python -m tests.simulation --seed {outcome.seed}{planted}"
+
+
+def story_of(outcome: Outcome) -> str:
+    """What happened last, and what was wrong with it."""
+    lines = [f"{h.at:10.3f} s  {h.kind:<8} {h.what}" for h in outcome.story[-_STORY_LINES:]]
+    lines.append(
+        f"{outcome.invariant} broken: {outcome.failure}"
+        if outcome.failure
+        else f"all held: {outcome.steps} steps, {outcome.seconds:.1f} simulated seconds"
+    )
+    return "\n".join(lines)
