@@ -52,8 +52,8 @@ class App:
     """One run of the application: from the start of its process to its end.
 
     `saved` are the cursors that the SDK had on disk when it began, of the history of `incarnation`. What is handed on
-    belongs to that until the SDK tells of another. `truth` gives the history of an incarnation; `restored` tells whether
-    the server ever went back to a backup.
+    belongs to that until the SDK tells of another. `truth` gives the history of an incarnation; `restored` tells
+    whether the server ever went back to a backup.
     """
 
     def __init__(

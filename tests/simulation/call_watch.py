@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+
 from tidings.v1 import (
     chat_service_pb2,
     conversation_service_pb2,
@@ -111,7 +112,7 @@ class CallWatch:
             self._judge.report(violation)
 
     def _refused(self, call: _Call, error: error_pb2.Error) -> None:
-        if error.reason == Reason.INTERNAL:
+        if error.reason == Reason.INTERNAL:  # type: ignore[comparison-overlap]
             raise Violation("internal", f"{self.who}: {call.method}: {error.message}")
         if call.attempts:
             self._judge.outcome(call.attempts.pop(), call.name, 0, error)
@@ -163,15 +164,11 @@ class CallWatch:
         seqs = []
         for event in events:
             seqs.append(event.entry.seq)
-            self._judge.shown(
-                self.user, name, event.entry.seq, event.SerializeToString(), self.who
-            )
+            self._judge.shown(self.user, name, event.entry.seq, event.SerializeToString(), self.who)
         if not seqs:
             return
-        if request.order == message_service_pb2.HISTORY_ORDER_ASCENDING:
-            ascending = seqs
-        else:
-            ascending = seqs[::-1]
+        upwards = request.order == message_service_pb2.HISTORY_ORDER_ASCENDING
+        ascending = seqs if upwards else seqs[::-1]
         visible = self._judge.truth.log(name).visible_seqs(self.user)
         at = visible.index(ascending[0])
         if visible[at : at + len(ascending)] != ascending:

@@ -57,13 +57,10 @@ def draw(seed: int) -> Config:
     """The world of a seed."""
     rng = random.Random(f"config {seed}")
     users = rng.choice((2, 3, 3, 4))
-    sdk = []
+    sdk: list[tuple[int, Habits]] = []
     for user in range(users):
-        for _ in range(rng.choice((1, 1, 2))):
-            sdk.append((user, _habits(rng)))
-    rude = []
-    for _ in range(rng.choice((0, 1, 1, 2))):
-        rude.append((rng.randrange(users), _manners(rng)))
+        sdk.extend((user, _habits(rng)) for _ in range(rng.choice((1, 1, 2))))
+    rude = [(rng.randrange(users), _manners(rng)) for _ in range(rng.choice((0, 1, 1, 2)))]
     return Config(
         seed=seed,
         order=rng.choice((Order.FIFO, Order.RANDOM)),

@@ -207,7 +207,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         handle = ready.popleft()
         if handle._cancelled:
             return
-        context = handle._context
+        context = handle._context  # type: ignore[attr-defined]
         process = context.get(_PROCESS)
         if process is not None:
             if not process.alive:
@@ -222,7 +222,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         if self._trace is not None:
             self._note(handle, process)
         try:
-            context.run(handle._callback, *handle._args)  # type: ignore[arg-type]
+            context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as problem:  # noqa: BLE001 - whatever it is, it fails the run
@@ -249,7 +249,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 self._ready.append(timer)
 
     def _note(self, handle: asyncio.Handle, process: Process | None) -> None:
-        callback: Any = handle._callback
+        callback: Any = handle._callback  # type: ignore[attr-defined]
         owner = getattr(callback, "__self__", None)
         if isinstance(owner, SimTask):
             coro: Any = owner.get_coro()
@@ -318,7 +318,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Simulated seconds since the beginning."""
         return self._now
 
-    def call_soon(  # type: ignore[override]
+    def call_soon(
         self, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> asyncio.Handle:
         """See asyncio."""
@@ -327,11 +327,11 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._ready.append(handle)
         return handle
 
-    def call_soon_threadsafe(self, *_: object, **__: object) -> asyncio.Handle:  # type: ignore[override]
+    def call_soon_threadsafe(self, *_: object, **__: object) -> asyncio.Handle:
         """There are no threads here."""
         raise RuntimeError("a simulation has no threads")
 
-    def call_later(  # type: ignore[override]
+    def call_later(
         self,
         delay: float,
         callback: Callable[..., object],
@@ -341,7 +341,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """See asyncio."""
         return self.call_at(self._now + max(delay, 0.0), callback, *args, context=context)
 
-    def call_at(  # type: ignore[override]
+    def call_at(
         self,
         when: float,
         callback: Callable[..., object],
@@ -363,7 +363,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._serial += 1
         return SimFuture(loop=self, serial=self._serial)
 
-    def create_task(  # type: ignore[override]
+    def create_task(
         self,
         coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
         *,
@@ -417,7 +417,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         try:
             for process in (*self._dead, self._world):
                 for task in process.tasks:
-                    task._log_destroy_pending = False
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
                     if task.done():
                         task._log_traceback = False
                         continue

@@ -175,7 +175,7 @@ class Nemesis:
         world = self._world
         async with self._server_busy:
             if self._backup is None:
-                self._backup = world.disk.backup()
+                self._backup = world.disk.backup()  # type: ignore[assignment]
                 world.tell("server", "is backed up")
                 return
             world.server.crash()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
+
 from tidings import ConnectionLost, EndOfStream
 from tidings._grpc import _end_of, error_of_call
 from tidings.errors import Code, error_for

@@ -17,7 +17,9 @@ FRAME_COMMANDS = 12
 
 
 @contextmanager
-def watched_outboxes(commands_in_flight: int, report: Callable[[Violation], None]) -> Iterator[None]:
+def watched_outboxes(
+    commands_in_flight: int, report: Callable[[Violation], None]
+) -> Iterator[None]:
     """Makes every session watch its outbox: beyond its limit, or one large piece, it may hold the results of the
     commands that may be open, and those of one frame.
     """
@@ -36,11 +38,13 @@ def watched_outboxes(commands_in_flight: int, report: Callable[[Violation], None
             super().put_deferred(piece)
             bound = max(self._max_bytes, self.largest) + control
             if self.bytes > bound:
-                report(Violation("I11", f"{self.bytes} bytes wait in an outbox, at most {bound} may"))
+                report(
+                    Violation("I11", f"{self.bytes} bytes wait in an outbox, at most {bound} may")
+                )
 
     module = session_module
-    module.Outbox = WatchedOutbox  # type: ignore[misc]
+    module.Outbox = WatchedOutbox  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        module.Outbox = Outbox  # type: ignore[misc]
+        module.Outbox = Outbox  # type: ignore[attr-defined]

@@ -156,8 +156,8 @@ class Quiet:
                         "order", f"{name}:{entry.seq}: {text} comes after {device}.{last[device]}"
                     )
                 last[device] = int(number)
-        for device in world.sdk:
-            for said in device.data.said.values():
+        for device in world.sdk:  # type: ignore[assignment]
+            for said in device.data.said.values():  # type: ignore[attr-defined]
                 there = said.text in texts
                 if said.kept and not there and not said.failed and not said.lost:
                     raise Violation("I1", f"{said.text} was taken by the SDK, and is nowhere")
@@ -183,4 +183,3 @@ class Quiet:
                     found.append((left.conversation_id, "left", left.seq))
             if sorted(found) != sorted(notes):
                 raise Violation("inbox", f"{inbox} holds {found}, due is {notes}")
-

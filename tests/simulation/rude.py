@@ -5,6 +5,7 @@ themselves, claim positions that they don't have, and leave without a word.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -102,10 +103,8 @@ class RudeDevice:
 
     async def _run(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(TidingsError, EndOfStream):
                 await self._session()
-            except (TidingsError, EndOfStream):
-                pass
             self._end = self.watch = None
             await asyncio.sleep(self._rng.uniform(0.05, 1.5))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import structlog
+
 from tidings_server.storage.base import StoreUnavailable
 
 from .config import Config, draw
@@ -48,7 +49,7 @@ class Outcome:
 def run_seed(seed: int, *, trace: bool = False, config: Config | None = None) -> Outcome:
     """Simulates the world of a seed."""
     config = config or draw(seed)
-    loop = SimLoop(
+    loop = SimLoop(  # type: ignore[abstract]
         random.Random(f"{config.seed} schedule"),
         config.order,
         trace=trace,
@@ -159,7 +160,9 @@ def _logs(world: World) -> Iterator[None]:
         raise structlog.DropEvent
 
     config = structlog.get_config()
-    structlog.configure(processors=[take], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False)
+    structlog.configure(
+        processors=[take], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False
+    )
     handler = _Handler(world)
     log = logging.getLogger("tidings")
     propagate, log.propagate = log.propagate, False

@@ -104,7 +104,7 @@ class SdkDevice:
         if process is None or client is None:
             return
         task = self.loop.spawn(process, client.close())
-        while process.alive and not task.done():
+        while process.alive and not task.done():  # noqa: ASYNC110 - a killed process ends nothing
             await asyncio.sleep(0.05)
         if process.alive:
             task.result()
@@ -113,7 +113,10 @@ class SdkDevice:
     async def _run(self) -> None:
         habits = self.habits
         store = SimStateStore(
-            self.disk, self._rng, delay=habits.store_delay, failing=0.0 if self.calm else self.failing
+            self.disk,
+            self._rng,
+            delay=habits.store_delay,
+            failing=0.0 if self.calm else self.failing,
         )
         self._store = store
         config = ClientConfig(
@@ -226,7 +229,7 @@ class SdkDevice:
         if client is not None:
             self._spawn(self._operate(client, what, conversation, users))
 
-    async def _operate(
+    async def _operate(  # noqa: C901, PLR0912 - one branch for each thing a person does
         self,
         client: Client,
         what: str,
@@ -262,7 +265,7 @@ class SdkDevice:
                     order=order,
                     page_size=rng.choice((1, 7, 100)),
                 )
-                async with aclosing(stream):
+                async with aclosing(stream):  # type: ignore[type-var]
                     async for _ in stream:
                         left -= 1
                         if not left:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
+
 from tidings_server.bus.base import Bus
 from tidings_server.core.ids import uuid7
 from tidings_server.core.limits import Limits
@@ -132,13 +133,13 @@ class Server:
         async def stop() -> None:
             node.announce_drain(spread_ms)
             deadline = self.loop.time() + min(spread_ms / 1000, grace_s)
-            while node.counters.sessions and self.loop.time() < deadline:
+            while node.counters.sessions and self.loop.time() < deadline:  # noqa: ASYNC110 - as in app.py
                 await asyncio.sleep(0.05)
             await node.stop(grace_s)
             await store.close()
 
         task = self.loop.spawn(process, stop())
-        while process.alive and not task.done():
+        while process.alive and not task.done():  # noqa: ASYNC110 - a killed process ends nothing
             await asyncio.sleep(0.05)
         if process.alive:
             task.result()

@@ -56,7 +56,7 @@ def made_small(sizes: Sizes) -> Iterator[None]:
         yield
     finally:
         init.__defaults__ = defaults
-        for module, constant, value in before:
+        for module, constant, value in before:  # type: ignore[assignment]
             setattr(module, constant, value)
 
 

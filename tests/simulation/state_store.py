@@ -1,4 +1,4 @@
-"""What a simulated device keeps on its own disk: the SDK's state, with the durability that its port promises and no more.
+"""What a simulated device keeps on its disk: the SDK's state, with the durability that its port promises and no more.
 
 It outlives the process. A loss of power takes back the newest of what was only "kept".
 """

@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 
 from google.protobuf.message import DecodeError
+
 from tidings.v1 import chat_service_pb2, event_pb2
 
 from .attempts import Attempt
@@ -161,7 +162,9 @@ class StreamWatch:
         self._passed(name, first, last, "skip")
         log = self._judge.truth.log(name)
         if last > log.head:
-            raise Violation("I5", f"{self.who}: skip {name}:{first}..{last}, the head is {log.head}")
+            raise Violation(
+                "I5", f"{self.who}: skip {name}:{first}..{last}, the head is {log.head}"
+            )
         for seq in range(first, last + 1):
             if log.visible(self.user, seq):
                 raise Violation("I5", f"{self.who}: {name}:{seq} is skipped, and visible")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
+
 from tidings.v1 import conversation_service_pb2, entry_pb2, error_pb2, message_pb2
 from tidings_server.errors import Reason
 

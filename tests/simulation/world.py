@@ -56,9 +56,7 @@ class World:
             self._prepare,
         )
         self.server.faults.max_delay = config.store_delay
-        self.network = Network(
-            loop, self.rng("network"), self.server, capacity=config.capacity
-        )
+        self.network = Network(loop, self.rng("network"), self.server, capacity=config.capacity)
         self.network.weather.delay = config.delay
         self.server.network = self.network
         self._bus_rng = self.rng("bus")
