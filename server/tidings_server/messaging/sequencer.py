@@ -209,14 +209,14 @@ class Sequencer:
             return
         state = entry.state
         if state is None:
-            self._run(entry, self._prepare(entry))
+            self._run(entry, partial(self._prepare, entry))
             return
         self._commits += 1
         commit_id = self._commit_prefix + self._commits.to_bytes(8, "big")
         batch = build(state, entry.queue, self._now_ms(), commit_id)
         if batch is None:
             if entry.queue:
-                self._run(entry, self._prepare(entry))
+                self._run(entry, partial(self._prepare, entry))
             return
         span = self._trace(batch)
         entry.busy = True
@@ -259,7 +259,7 @@ class Sequencer:
             self._applied(entry, batch, span)
             self._advance(entry)
         elif isinstance(answer, Conflict):
-            self._run(entry, self._conflict(entry, batch, span))
+            self._run(entry, partial(self._conflict, entry, batch, span))
         else:
             self._unsettled(entry, batch, span)
 
@@ -267,7 +267,7 @@ class Sequencer:
         if self._closed:
             _tell_unknown(batch)
         else:
-            self._run(entry, self._settle(entry, batch, span))
+            self._run(entry, partial(self._settle, entry, batch, span))
 
     def _applied(self, entry: _Log, batch: Batch, span: Span | None) -> None:
         """A commit of ours is durable: moves the state, tells the senders, publishes, begins the
@@ -537,15 +537,15 @@ class Sequencer:
                 del self._logs[name]
                 return
 
-    def _run(self, entry: _Log, work: Awaitable[None]) -> None:
+    def _run(self, entry: _Log, work: Callable[[], Awaitable[None]]) -> None:
         entry.busy = True
         task = asyncio.get_running_loop().create_task(self._busy(entry, work))
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
 
-    async def _busy(self, entry: _Log, work: Awaitable[None]) -> None:
+    async def _busy(self, entry: _Log, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except Exception:
             log.exception("sequencer_failed", log=entry.name)
             entry.state = None
