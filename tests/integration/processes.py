@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.integration.wire import PATIENCE_S, SECRET, Caller, Device
+from tests.integration.wire import PATIENCE_S, SECRET, Caller, Device, new_id
+from tidings_server.codec.entries import decode_entries
+from tidings_server.core.entries import Entry
+from tidings_server.storage.sqlite import SqliteOptions, SqliteStore
 
 
 class ServerProcess:
@@ -106,6 +109,18 @@ class ServerProcess:
         """As if the power had gone, for the process."""
         self.signal(signal.SIGKILL)
         assert await self.ended() == -signal.SIGKILL
+
+    async def stored(self, log: str) -> list[Entry]:
+        """What its database holds of a log, once it has ended. There are no gaps."""
+        store = SqliteStore(SqliteOptions(path=self.folder / "tidings.db"), new_id=new_id)
+        await store.open()
+        try:
+            pages = await store.read(log, 0, max_bytes=1 << 40)
+        finally:
+            await store.close()
+        entries = [entry for page in pages for entry in decode_entries(page.body)]
+        assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
+        return entries
 
     async def close(self) -> None:
         for client in self._clients:

@@ -325,14 +325,18 @@ class Caller:
             title=title,
             user_ids=users,
         )
-        answer = await self.conversations.CreateConversation(request, metadata=self.metadata)
+        answer = await self.conversations.CreateConversation(
+            request, metadata=self.metadata, timeout=PATIENCE_S
+        )
         return str(answer.conversation.conversation_id)
 
     async def direct(self, user: str) -> str:
         request = conversation_service_pb2.CreateConversationRequest(
             kind=conversation_pb2.CONVERSATION_KIND_DIRECT, user_ids=[user]
         )
-        answer = await self.conversations.CreateConversation(request, metadata=self.metadata)
+        answer = await self.conversations.CreateConversation(
+            request, metadata=self.metadata, timeout=PATIENCE_S
+        )
         return str(answer.conversation.conversation_id)
 
     async def add(self, log: str, *users: str) -> int:
@@ -341,19 +345,23 @@ class Caller:
             request_id=new_id(),
             members=[conversation_pb2.Member(user_id=u) for u in users],
         )
-        answer = await self.conversations.AddMembers(request, metadata=self.metadata)
+        answer = await self.conversations.AddMembers(
+            request, metadata=self.metadata, timeout=PATIENCE_S
+        )
         return int(answer.seq)
 
     async def remove(self, log: str, user: str) -> int:
         request = conversation_service_pb2.RemoveMemberRequest(
             conversation_id=log, request_id=new_id(), user_id=user
         )
-        answer = await self.conversations.RemoveMember(request, metadata=self.metadata)
+        answer = await self.conversations.RemoveMember(
+            request, metadata=self.metadata, timeout=PATIENCE_S
+        )
         return int(answer.seq)
 
     async def post(self, log: str, text: str, *, change_id: str = "") -> int:
         answer = await self.messages.SendMessage(
-            message(log, text, change_id), metadata=self.metadata
+            message(log, text, change_id), metadata=self.metadata, timeout=PATIENCE_S
         )
         return int(answer.seq)
 
@@ -371,7 +379,9 @@ class Caller:
             page_size=size,
         )
         while True:
-            answer = await self.messages.ListHistory(request, metadata=self.metadata)
+            answer = await self.messages.ListHistory(
+                request, metadata=self.metadata, timeout=PATIENCE_S
+            )
             assert len(answer.events) <= size
             found += answer.events
             if not answer.next_page_token:
