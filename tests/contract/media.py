@@ -11,6 +11,9 @@ from tidings_server.storage.memory import MemoryDisk, MemoryStore
 from tidings_server.storage.sqlite import SqliteOptions, SqliteStore
 from tidings_server.storage.sqlite.backup import backup, restore
 
+MEMORY_DISK = Path("/dev/shm")
+"""On Linux, a file system on which a sync costs nothing."""
+
 _count = itertools.count(1)
 
 

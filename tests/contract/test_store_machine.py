@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.contract.media import SqliteMedium
+from tests.contract.media import MEMORY_DISK, SqliteMedium
 from tests.contract.samples import append_of, membership, page
 from tidings_server.core.pages import BUCKET_SIZE, MAX_PAGE_ENTRIES, room_in_bucket
 from tidings_server.storage.base import APPLIED, Append, CursorRow, Outcome, PresenceRow, Receipt
@@ -76,7 +76,8 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.oracle = MemoryDisk()
-        self.directory = Path(tempfile.mkdtemp(prefix="tidings-"))
+        where = MEMORY_DISK if MEMORY_DISK.is_dir() else None
+        self.directory = Path(tempfile.mkdtemp(prefix="tidings-", dir=where))
         self.stamps: dict[str, int] = {}
         self.copies = 0
 
