@@ -22,7 +22,7 @@ from tidings import (
     TidingsError,
 )
 
-from .device import client_of, next_of, now_ms, until
+from .device import client_of, collecting, next_of, now_ms, until
 from .loop import simulated
 from .model import DENIED, UNAVAILABLE, UNKNOWN_OUTCOME, error, id_time
 from .network import Network
@@ -101,6 +101,24 @@ async def test_each_send_names_its_unacknowledged_predecessor() -> None:
         assert [send.message_id for send in sends] == ids
         assert [send.after_message_id for send in sends] == ["", *ids[:2]]
         assert {send.content.reply_to_message_id for send in sends} == {"r"}
+
+
+@simulated
+async def test_what_was_in_flight_when_the_connection_broke_is_sent_again() -> None:
+    network = Network()
+    log = network.server.create("c", "alice", "bob")
+    async with client_of(network) as alice:
+        await alice.wait_online()
+        network.working = False
+        handles = [await alice.send("c", f"m{n}") for n in range(3)]
+        await until(lambda: len(network.links[0].session.todo) == 3)
+        # The first two were taken before the cut, and nobody heard of it.
+        network.links[0].session.work()
+        network.links[0].session.work()
+        network.cut()
+        network.working = True
+        assert [await handle.sent() for handle in handles] == [2, 3, 4]
+    assert [entry.id for entry in log.entries[1:]] == [handle.message_id for handle in handles]
 
 
 @simulated
@@ -199,6 +217,32 @@ async def test_a_message_can_be_taken_out_of_the_outbox() -> None:
             await first.sent()
         network.up = True
         await second.sent()
+    assert [entry.message.text for entry in log.entries[1:]] == ["second"]
+
+
+@simulated
+async def test_a_message_taken_out_stays_out_after_a_loss_of_power() -> None:
+    network = Network()
+    log = network.server.create("c", "alice", "bob")
+    network.up = False
+
+    class Forgetful(MemoryStateStore):
+        async def remove(self, message_ids: Any) -> None:
+            """What is only kept may be gone."""
+
+    store = Forgetful()
+    async with client_of(network, state=store) as alice:
+        first, second = await alice.send("c", "first"), await alice.send("c", "second")
+        assert await first.cancel()
+        await asyncio.sleep(0.2)
+        assert first.message_id in store.messages
+    network.up = True
+    async with client_of(network, state=store) as alice:
+        assert [handle.message_id for handle in alice.pending()] == [second.message_id]
+        async with collecting(alice) as seen:
+            await alice.pending()[0].sent()
+            await asyncio.sleep(1.0)
+        assert not [event for event in seen if isinstance(event, MessageFailed)]
     assert [entry.message.text for entry in log.entries[1:]] == ["second"]
 
 
