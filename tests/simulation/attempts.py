@@ -113,19 +113,16 @@ class Ledger:
         if all(a.refused for a in others if a.content == content):
             raise Violation("I6", f"{where} was refused ({reason}), and is there")
 
-    def lost(self, truth: Truth) -> list[Attempt]:
-        """After a restore: the acknowledged that is no more. It is forgotten."""
-        gone = []
+    def forget_lost(self, truth: Truth) -> None:
+        """After a restore: forgets acknowledgements of what is no more."""
         for attempts in self.attempts.values():
             for attempt in attempts:
                 log_name, user, change_id = attempt.key
                 if log_name == "create":
                     log_name = truth.created.get((user, change_id), "")
                 log = truth.logs.get(log_name)
-                if attempt.acked and (log is None or (user, change_id) not in log.by_id):
+                if log is None or (user, change_id) not in log.by_id:
                     attempt.acked = 0
-                    gone.append(attempt)
-        return gone
 
     def check(self, truth: Truth) -> None:
         """At the end: I1. Raises Violation."""

@@ -101,6 +101,10 @@ class Truth:
         """The conversations that a user is or was a member of."""
         return [log.name for log in self.logs.values() if user in log.stays]
 
+    def texts(self) -> set[str]:
+        """The texts of all messages."""
+        return {entry.message.text for log in self.logs.values() for entry in log.entries}
+
     def names_visible_to(self, user: str) -> list[str]:
         """The logs of which a user may see something."""
         inbox = f"inbox:{user}"

@@ -134,19 +134,16 @@ class World:
 
     def replace_disk(self, disk: WatchedDisk) -> None:
         """The server goes on with another disk: a backup was restored."""
+        before = self.truth
         self.disk.detach()
-        self.judge.ended[self.disk.incarnation] = self.truth
+        self.judge.ended[self.disk.incarnation] = before
         self.disk = self.server.disk = disk
-        lost = self.judge.ledger.lost(self.truth)
+        self.judge.ledger.forget_lost(self.truth)
         self.judge.marks = Marks()
-        keys = {(attempt.key[0], attempt.key[2]) for attempt in lost}
+        lost = before.texts() - self.truth.texts()
         for device in self.sdk:
             for said in device.data.said.values():
-                said.lost = said.lost or any(
-                    device.data.by_id.get(message_id) is said
-                    for conversation, message_id in keys
-                    if conversation == said.conversation
-                )
+                said.lost = said.lost or said.text in lost
 
     def calm_bus(self) -> None:
         """The bus loses nothing more, and tells the node that it may have."""
