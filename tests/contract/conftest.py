@@ -2,4 +2,10 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.contract.store_contract")
+pytest.register_assert_rewrite(
+    "tests.contract.contract_base",
+    "tests.contract.contract_life",
+    "tests.contract.contract_logs",
+    "tests.contract.contract_rows",
+    "tests.contract.honest_client",
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -135,6 +136,34 @@ async def test_a_path_that_can_not_be_used_says_why(tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailable, match=str(tmp_path)):
             await store.open()
         await store.close()
+
+
+async def test_a_store_that_was_not_opened_leaves_no_threads(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    before = threading.active_count()
+    second = SqliteStore(SqliteOptions(tmp_path / "tidings.db"), new_id=lambda: "another")
+    with pytest.raises(StoreUnavailable):
+        await second.open()
+    async with asyncio.timeout(10):
+        while threading.active_count() > before:  # noqa: ASYNC110  # a thread tells nobody of its end
+            await asyncio.sleep(0.001)
+
+
+async def test_opening_may_be_given_up(tmp_path: Path) -> None:
+    options = SqliteOptions(tmp_path / "tidings.db")
+    store = SqliteStore(options, new_id=lambda: "history")
+    opening = asyncio.create_task(store.open())
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    with pytest.raises(StoreUnavailable):
+        await store.check()
+    await store.close()
+    # Nothing holds the file any more.
+    again = SqliteStore(options, new_id=lambda: "another")
+    await again.open()
+    await again.close()
 
 
 # Transactions

@@ -21,6 +21,7 @@ from tidings_server.storage.base import (
     Receipt,
     Snapshot,
     Store,
+    StoreCorrupt,
     StoreUnavailable,
     validate,
 )
@@ -83,7 +84,11 @@ class SqliteStore(Store):
         self._writer = Writer(self._loop, database, self._options, self.counters)
         self._reader = Reader(self._loop, database.connect_reader, self.counters)
         self._opened = self._writer.start(self._new_id)
-        self._history = await asyncio.shield(self._opened)
+        try:
+            self._history = await asyncio.shield(self._opened)
+        except (StoreUnavailable, StoreCorrupt):
+            await self.close()
+            raise
         # From the first connection on there is always one, so that the log's index stays as it is when the writer
         # opens the file anew.
         await self._reader.ask(lambda _: None)
