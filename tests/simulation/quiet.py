@@ -61,6 +61,8 @@ class Quiet:
             if watch is None or not watch.synced:
                 found.append(f"{device.name} is not connected")
                 continue
+            if watch.unanswered:
+                found.append(f"{device.name} has {watch.unanswered} commands without a result")
             if isinstance(device, SdkDevice) and not device.online:
                 found.append(f"{device.name} is not online")
             for name in truth.names_visible_to(device.user):

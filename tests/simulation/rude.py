@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from tidings import ConnectionLost, EndOfStream, TidingsError
-from tidings.v1 import chat_service_pb2, event_pb2, message_pb2
+from tidings.v1 import chat_service_pb2, conversation_pb2, event_pb2, message_pb2
 from tidings_server.core.ids import uuid7
 
+from .call_watch import CallWatch
 from .clock import SimClock
 from .loop import Process, SimLoop
 from .network import DeviceEnd, Network
@@ -80,6 +81,8 @@ class RudeDevice:
         self._acking: asyncio.Task[None] | None = None
         self._beat = 6.0
         self._texts = 0
+        self._changes: list[chat_service_pb2.Command] = []
+        self._calls = CallWatch(judge, user, device)
         self._next = 1
         self.calm = False
 
@@ -217,6 +220,11 @@ class RudeDevice:
                 if rng.random() < 0.4:
                     self._add(request, old)
                 await end.send(request.SerializeToString())
+            elif kind == "again by call" and self.sent:
+                await self._send_by_call(rng.choice(self.sent[-40:]))
+            elif kind == "change":
+                self._add_change(request, conversation)
+                await end.send(request.SerializeToString())
             elif kind == "other content" and self.sent:
                 old = rng.choice(self.sent[-40:])
                 self._add(request, Sent(old.conversation, old.message_id, f"{old.text} (changed)"))
@@ -227,6 +235,51 @@ class RudeDevice:
                 await end.send(request.SerializeToString())
         except TidingsError:
             pass
+
+    async def _send_by_call(self, sent: Sent) -> None:
+        """What was sent by the stream comes by a unary call."""
+        request = message_pb2.SendMessageRequest(
+            conversation_id=sent.conversation,
+            message_id=sent.message_id,
+            content=message_pb2.MessageContent(text=sent.text),
+        )
+        await self._network.call(
+            "tidings.v1.MessageService/SendMessage",
+            request.SerializeToString(),
+            self._token(self.user, self.device),
+            10.0,
+            self._calls,
+        )
+
+    def _add_change(self, request: chat_service_pb2.ChatRequest, conversation: str) -> None:
+        """A change of who is in a conversation, by the stream; sometimes one that was asked for before."""
+        rng = self._rng
+        change_id = uuid7(self.clock.now_ms(), rng)
+        if self._changes and rng.random() < 0.3:
+            request.commands.add(command_id=self._next).MergeFrom(rng.choice(self._changes))
+            request.commands[-1].command_id = self._next
+            self._next += 1
+            return
+        command = request.commands.add(command_id=self._next)
+        self._next += 1
+        user = f"user{rng.randrange(3)}"
+        match rng.randrange(4):
+            case 0:
+                command.create_conversation.request_id = change_id
+                command.create_conversation.kind = conversation_pb2.CONVERSATION_KIND_GROUP
+                command.create_conversation.user_ids.append(user)
+            case 1:
+                command.add_members.conversation_id = conversation
+                command.add_members.request_id = change_id
+                command.add_members.members.add(user_id=user)
+            case 2:
+                command.remove_member.conversation_id = conversation
+                command.remove_member.request_id = change_id
+                command.remove_member.user_id = user
+            case _:
+                command.leave_conversation.conversation_id = conversation
+                command.leave_conversation.request_id = change_id
+        self._changes.append(command)
 
     def _new(self, conversation: str) -> Sent:
         self._texts += 1

@@ -46,6 +46,11 @@ class StreamWatch:
         self._unacked = 0
         self._window = DEFAULT_WINDOW
 
+    @property
+    def unanswered(self) -> int:
+        """The number of commands without a result."""
+        return sum(self._open_commands.values())
+
     # From the device
 
     def to_server(self, frame: bytes) -> None:
@@ -84,9 +89,10 @@ class StreamWatch:
     def _said_hello(self, hello: chat_service_pb2.Hello) -> None:
         self._hello = hello
         self._window = hello.window or DEFAULT_WINDOW
-        truth = self._judge.truth
+        truth, known = self._judge.truth, self._judge.known
+        # What nobody was told of may be without a definite outcome yet, although it is stored.
         self._due = {
-            name: truth.log(name).visible_end(self.user)
+            name: min(truth.log(name).visible_end(self.user), known.get(name, 0))
             for name in truth.names_visible_to(self.user)
         }
 

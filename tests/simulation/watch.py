@@ -54,6 +54,8 @@ class Judge:
         self.story = story
         self.ledger = Ledger()
         self.marks = Marks()
+        self.known: dict[str, int] = {}
+        """The newest position of each log that anybody was told of."""
         self.checks = 0
         self.ended: dict[str, Truth] = {}
         """The histories that ended in a restore, by their incarnations."""
@@ -74,6 +76,7 @@ class Judge:
     def shown(self, user: str, name: str, seq: int, raw: bytes, who: str) -> None:
         """An entry is given to a user. Raises Violation when it is another than the stored one, or not theirs."""
         self.checks += 1
+        self.known[name] = max(self.known.get(name, 0), seq)
         log = self.truth.log(name)
         where = f"{name}:{seq}"
         if not 1 <= seq <= log.head:
@@ -103,6 +106,7 @@ class Judge:
         if error is not None:
             self.ledger.refused(attempt, self.truth, error)
         elif seq:
+            self.known[log_name] = max(self.known.get(log_name, 0), seq)
             self.ledger.acknowledged(attempt, self.truth, log_name, seq)
 
 

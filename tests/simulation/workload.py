@@ -27,6 +27,8 @@ _SDK_ACTIONS = {
 _RUDE_ACTIONS = {
     "say": 30,
     "again": 25,
+    "again by call": 8,
+    "change": 8,
     "other content": 6,
     "garbage": 3,
     "nonsense": 6,

@@ -140,6 +140,7 @@ class World:
         self.disk = self.server.disk = disk
         self.judge.ledger.forget_lost(self.truth)
         self.judge.marks = Marks()
+        self.judge.known.clear()
         lost = before.texts() - self.truth.texts()
         for device in self.sdk:
             for said in device.data.said.values():
