@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 EXPERIMENTS = "GRPC_EXPERIMENTS"
+WITHOUT_LISTENER = "-event_engine_listener"
 _RECEIVE_BYTES = 4096
 
 
@@ -22,7 +23,7 @@ def choose_poller() -> None:
     completions, which wakes the event loop. Without `event_engine_listener` there is one hand-over less, as before
     1.80. What an operator says in GRPC_EXPERIMENTS holds.
     """
-    os.environ.setdefault(EXPERIMENTS, "-event_engine_listener")
+    os.environ.setdefault(EXPERIMENTS, WITHOUT_LISTENER)
 
 
 class _Drained(socket.socket):
