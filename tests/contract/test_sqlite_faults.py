@@ -175,10 +175,10 @@ async def test_whenever_the_power_is_cut(tmp_path: Path, vfs: FaultyVFS) -> None
                 cuts.cut()
 
         vfs.fault = cut
-        await client.work(3)
+        await client.work(5)
         vfs.fault = never
         assert store.counters.checkpoints > 0
-    assert len(cuts.images) > 30
+    assert len(cuts.images) > 50
     await cuts.verify()
 
 
