@@ -7,7 +7,7 @@ import gc
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from .processes import ProcessFailed, Target
 from .profiler import Profiler
 from .report import Outcome, table
 from .workloads import Scale
-from .works import FULL, KINDS, QUICK, WORKS, Work
+from .works import FULL, KINDS, QUICK, USUAL, WORKS, Work
 
 _FILES = 8192
 _LIMIT_S = 300.0
@@ -36,7 +36,12 @@ _LIMIT_S = 300.0
 @click.option(
     "--quick", is_flag=True, help="One small run of each: proves that all works, measures nothing."
 )
-@click.option("--against", multiple=True, type=click.Choice(KINDS), help="Only these targets.")
+@click.option(
+    "--against",
+    multiple=True,
+    type=click.Choice(KINDS),
+    help="These targets instead of " + ", ".join(USUAL) + ".",
+)
 @click.option(
     "--store",
     type=click.Path(file_okay=False, path_type=Path),
@@ -89,19 +94,19 @@ def main(
     outcomes = [Outcome(work) for work in works]
     for number in range(1 if quick else runs):
         for outcome in outcomes:
-            for kind in outcome.work.kinds:
-                if against and kind not in against:
-                    continue
-                name = f"{outcome.work.name.replace('/', '-')}-{kind}-{number + 1}"
-                profiler = Profiler(profile / name) if profile is not None else None
-                try:
-                    figures = _run(outcome.work, kind, scale, store, profiler)
-                except ProcessFailed as problem:
-                    raise click.ClickException(
-                        f"{outcome.work.name} on {kind}: {problem}"
-                    ) from problem
+            work = outcome.work
+            kinds = [k for k in work.kinds if k in (against or USUAL)]
+            profilers = {}
+            if profile is not None:
+                name = f"{work.name.replace('/', '-')}-{number + 1}"
+                profilers = {k: Profiler(profile / f"{name}-{k}") for k in kinds}
+            try:
+                found = _run(work, kinds, scale, store, profilers)
+            except ProcessFailed as problem:
+                raise click.ClickException(f"{work.name}: {problem}") from problem
+            for kind, figures in found.items():
                 outcome.add(kind, figures)
-                _tell(outcome.work, kind, number, figures)
+                _tell(work, kind, number, figures)
     print()
     print(table(outcomes, about))
     if json_path is not None:
@@ -115,17 +120,24 @@ def main(
         )
 
 
-def _run(work: Work, kind: str, scale: Scale, store: Path, profiler: Profiler | None) -> Figures:
-    async def run(target: Target) -> Figures:
+def _run(
+    work: Work,
+    kinds: Sequence[str],
+    scale: Scale,
+    store: Path,
+    profilers: Mapping[str, Profiler],
+) -> dict[str, Figures]:
+    async def run(folder: Path) -> dict[str, Figures]:
+        targets = [Target(kind, folder) for kind in kinds]
         async with asyncio.timeout(_LIMIT_S):
-            return await work.run(target, scale, profiler)
+            return await work.run(targets, scale, profilers)
 
-    with tempfile.TemporaryDirectory(dir=store) as folder, Target(kind, Path(folder)) as target:
+    with tempfile.TemporaryDirectory(dir=store) as folder:
         gc.collect()
         # The load client makes no cycles worth stopping for.
         gc.disable()
         try:
-            return uvloop.run(run(target))
+            return uvloop.run(run(Path(folder)))
         finally:
             gc.enable()
 

@@ -1,10 +1,11 @@
 """The floor: a pass-through server on grpc.aio, which reads and writes what the real one does and does nothing else.
 
-usage: python -m tools.bench.floor [DATABASE]
+usage: python -m tools.bench.floor [--engine] [--store DATABASE]
 
 It takes the frames that `tools.bench.frames` makes by their layout, gives each message the next position of its
 room, and writes the same bytes to the same streams, gathered in the same way. With a database it appends each batch
-of a room as a row to SQLite first, with an fsync at each commit: what durability alone adds.
+of a room as a row to SQLite first, with an fsync at each commit: what durability alone adds. With --engine grpc.aio
+is set up as the real server does it, otherwise it is as it comes.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ import gc
 import json
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
 import apsw
+import click
 import grpc
 import uvloop
 
 from tidings.v1 import chat_service_pb2
 from tidings_server.codec.wire import element, text, varint
 from tidings_server.delivery.hub import GATHER_S
+from tidings_server.rpc.engine import one_wake_up
 from tidings_server.rpc.server import OPTIONS
 
 from .device import CHAT
@@ -221,7 +225,7 @@ def _backlog(room: Room, count: int) -> list[bytes]:
     return frames
 
 
-async def serve(database: str | None) -> None:
+async def serve(database: str | None, *, engine: bool) -> None:
     """Serves until it is ended."""
     loop = asyncio.get_running_loop()
     disk = Disk(database, loop) if database else None
@@ -263,24 +267,28 @@ async def serve(database: str | None) -> None:
             if stream in room.streams:
                 room.streams.remove(stream)
 
-    server = grpc.aio.server(options=OPTIONS)
-    service, _, method = CHAT.strip("/").partition("/")
-    handler: Any = grpc.stream_stream_rpc_method_handler(chat)
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(service, {method: handler}),)
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    gc.collect()
-    gc.freeze()
-    print(json.dumps({"event": "serving", "grpc_port": port}), file=sys.stderr, flush=True)
-    await server.wait_for_termination()
+    with one_wake_up() if engine else nullcontext():
+        server = grpc.aio.server(options=OPTIONS)
+        service, _, method = CHAT.strip("/").partition("/")
+        handler: Any = grpc.stream_stream_rpc_method_handler(chat)
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, {method: handler}),)
+        )
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        gc.collect()
+        gc.freeze()
+        print(json.dumps({"event": "serving", "grpc_port": port}), file=sys.stderr, flush=True)
+        await server.wait_for_termination()
 
 
-def main() -> None:
+@click.command()
+@click.option("--engine", is_flag=True)
+@click.option("--store", "database")
+def main(*, engine: bool, database: str | None) -> None:
     """The entry point of the process."""
     sys.setswitchinterval(0.0005)
-    uvloop.run(serve(sys.argv[1] if len(sys.argv) > 1 else None))
+    uvloop.run(serve(database, engine=engine))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Self
 
 from tidings_server.auth import TokenPolicy, mint
 from tidings_server.core.clock import SystemClock
+from tidings_server.rpc.engine import EXPERIMENTS, WITHOUT_LISTENER
 
 from . import procfs
 
@@ -31,7 +32,7 @@ class ProcessFailed(Exception):
 
 @dataclass(slots=True)
 class Target:
-    """A process that serves Chat, measured from outside. `kind` is server, floor or floor+store."""
+    """A process that serves Chat, measured from outside. `kind` is one of `works.KINDS`."""
 
     kind: str
     folder: Path
@@ -57,8 +58,12 @@ class Target:
             }
         else:
             command = [sys.executable, "-m", "tools.bench.floor"]
-            command += [str(database)] if self.kind == "floor+store" else []
+            command += ["--store", str(database)] if self.kind == "floor+store" else []
             more = {}
+            if self.kind == "floor+engine":
+                command.append("--engine")
+                # As `choose_poller` does for the server, before grpc is imported.
+                more[EXPERIMENTS] = WITHOUT_LISTENER
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDINGS_")}
         self._log.clear()
         self._process = subprocess.Popen(

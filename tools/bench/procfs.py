@@ -23,12 +23,22 @@ class Usage:
         """Seconds of CPU."""
         return self.user_s + self.system_s
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.user_s + other.user_s,
+            self.system_s + other.system_s,
+            self.sleeps + other.sleeps,
+        )
+
     def __sub__(self, other: Usage) -> Usage:
         return Usage(
             self.user_s - other.user_s,
             self.system_s - other.system_s,
             self.sleeps - other.sleeps,
         )
+
+
+NOTHING = Usage(0.0, 0.0, 0)
 
 
 def usage(pid: int) -> Usage:

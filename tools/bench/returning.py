@@ -6,12 +6,12 @@ import asyncio
 import time
 import uuid
 
+from . import procfs
 from .api import Api
 from .device import Device
 from .figures import Figures
 from .load import Sender
 from .processes import Target
-from .procfs import Usage
 from .profiler import Profiler
 from .workloads import SETTLE_S, Load
 
@@ -53,7 +53,7 @@ async def come_back(
         target.start()
     else:
         rooms = {user: str(uuid.uuid4()) if own_conversations else "x" * 36 for user in users}
-    used = Usage(0.0, 0.0, 0)
+    used = procfs.NOTHING
     seconds = 0.0
     received = load.ledger.received
     for number in range(ROUNDS):
@@ -73,12 +73,9 @@ async def come_back(
         await asyncio.gather(*(device.hello(resume=True) for device in back))
         seconds += time.perf_counter() - began
         await asyncio.sleep(SETTLE_S)
-        step = target.usage() - before
+        used += target.usage() - before
         if profiler is not None:
             profiler.stop()
-        used = Usage(
-            used.user_s + step.user_s, used.system_s + step.system_s, used.sleeps + step.sleeps
-        )
         for device in back:
             await device.close()
     caught_up = load.ledger.received - received

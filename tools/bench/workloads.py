@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from . import procfs
@@ -32,6 +33,7 @@ class Scale:
     devices: int = 50
     missed: int = 1000
     kills: int = 3
+    slices: int = 5
     warm_s: float = 1.0
     measured_s: float = 5.0
 
@@ -41,7 +43,15 @@ class Scale:
 
 
 QUICK = Scale(
-    pairs=3, group=12, connections=40, devices=3, missed=40, kills=1, warm_s=0.1, measured_s=0.4
+    pairs=3,
+    group=12,
+    connections=40,
+    devices=3,
+    missed=40,
+    kills=1,
+    slices=2,
+    warm_s=0.1,
+    measured_s=0.4,
 )
 
 
@@ -117,71 +127,117 @@ class Load:
             await device.close()
 
 
+class Messages:
+    """Conversations side by side on one target, measured slice by slice.
+
+    What is sent, acknowledged and delivered in a slice is billed to it, with what the target writes a moment later.
+    """
+
+    def __init__(self, target: Target, *, window: int, until_delivered: bool) -> None:
+        self.target = target
+        self._window = window
+        self._until_delivered = until_delivered
+        self._load = Load(target)
+        self._used = procfs.NOTHING
+        self._client_s = 0.0
+        self._seconds = 0.0
+        self._before = (0, 0, 0)
+
+    async def open(self, groups: Sequence[Sequence[str]], warm_s: float) -> None:
+        """Makes the conversations, connects the devices and lets them run for a while."""
+        for users in groups:
+            await self._load.conversation(
+                users, window=self._window, until_delivered=self._until_delivered
+            )
+        await self._load.run(warm_s)
+        await asyncio.sleep(SETTLE_S)
+        for sender in self._load.senders:
+            sender.forget()
+        self._before = self._counts()
+
+    async def slice(self, seconds: float) -> None:
+        """Measures for a time."""
+        own, before = procfs.usage(procfs.SELF), self.target.usage()
+        self._seconds += await self._load.run(seconds)
+        self._client_s += (procfs.usage(procfs.SELF) - own).cpu_s
+        await asyncio.sleep(SETTLE_S)
+        self._used += self.target.usage() - before
+
+    async def close(self) -> Figures:
+        """Checks what every device got, and closes them."""
+        frames_in, frames_out, commits = (
+            now - before for now, before in zip(self._counts(), self._before, strict=True)
+        )
+        if self._before[2] < 0:
+            commits = -1
+        senders, ledger = self._load.senders, self._load.ledger
+        acks = sorted(t for s in senders for t in s.ack_s)
+        deliveries = sorted(t for s in senders for t in s.delivery_s)
+        await self._load.close()
+        return Figures(
+            used=self._used,
+            units={"message": sum(s.sent for s in senders), "delivery": len(deliveries)},
+            ack_ms=(percentile(acks, 50) * 1e3, percentile(acks, 99) * 1e3),
+            delivery_ms=(percentile(deliveries, 50) * 1e3, percentile(deliveries, 99) * 1e3),
+            seconds=self._seconds,
+            frames_in=frames_in,
+            frames_out=frames_out,
+            commits=commits,
+            client_cpu_s=self._client_s,
+            problems=ledger.problems,
+            wrong=ledger.wrong,
+        )
+
+    def _counts(self) -> tuple[int, int, int]:
+        return (*self._load.frames(), self.target.commits())
+
+
 async def messages(
-    target: Target,
+    targets: Sequence[Target],
     groups: Sequence[Sequence[str]],
     *,
     window: int,
     until_delivered: bool,
     scale: Scale,
-    profiler: Profiler | None,
-) -> Figures:
-    """Runs conversations side by side and bills the target for each message and delivery."""
-    load = Load(target)
-    for users in groups:
-        await load.conversation(users, window=window, until_delivered=until_delivered)
-    await load.run(scale.warm_s)
-    await asyncio.sleep(SETTLE_S)
-    for sender in load.senders:
-        sender.forget()
-    in_before, out_before = load.frames()
-    commits = target.commits()
-    if profiler is not None:
-        profiler.start(target.pid)
-    own = procfs.usage(procfs.SELF)
-    before = target.usage()
-    took = await load.run(scale.measured_s)
-    client = procfs.usage(procfs.SELF) - own
-    await asyncio.sleep(SETTLE_S)
-    used = target.usage() - before
-    if profiler is not None:
-        profiler.stop()
-    sent = sum(s.sent for s in load.senders)
-    acks = sorted(t for s in load.senders for t in s.ack_s)
-    deliveries = sorted(t for s in load.senders for t in s.delivery_s)
-    frames_in, frames_out = load.frames()
-    commits = target.commits() - commits if commits >= 0 else -1
-    await load.close()
-    return Figures(
-        used=used,
-        units={"message": sent, "delivery": len(deliveries)},
-        ack_ms=(percentile(acks, 50) * 1e3, percentile(acks, 99) * 1e3),
-        delivery_ms=(percentile(deliveries, 50) * 1e3, percentile(deliveries, 99) * 1e3),
-        seconds=took,
-        frames_in=frames_in - in_before,
-        frames_out=frames_out - out_before,
-        commits=commits,
-        client_cpu_s=client.cpu_s,
-        problems=load.ledger.problems,
-        wrong=load.ledger.wrong,
-    )
+    profilers: Mapping[str, Profiler],
+) -> dict[str, Figures]:
+    """Runs the same conversations on all targets, a slice on each in turn, since the speed of a machine drifts."""
+    found = {}
+    with ExitStack() as stack:
+        running = [
+            Messages(stack.enter_context(t), window=window, until_delivered=until_delivered)
+            for t in targets
+        ]
+        for one in running:
+            await one.open(groups, scale.warm_s)
+        for one in running:
+            if one.target.kind in profilers:
+                profilers[one.target.kind].start(one.target.pid)
+        for _ in range(scale.slices):
+            for one in running:
+                await one.slice(scale.measured_s / scale.slices)
+        for profiler in profilers.values():
+            profiler.stop()
+        for one in running:
+            found[one.target.kind] = await one.close()
+    return found
 
 
 async def direct(
-    target: Target, window: int, scale: Scale, profiler: Profiler | None = None
-) -> Figures:
+    targets: Sequence[Target], window: int, scale: Scale, profilers: Mapping[str, Profiler]
+) -> dict[str, Figures]:
     """w1: pairs of users, one of whom sends."""
     groups = [(f"a{n}", f"b{n}") for n in range(scale.pairs)]
     return await messages(
-        target, groups, window=window, until_delivered=False, scale=scale, profiler=profiler
+        targets, groups, window=window, until_delivered=False, scale=scale, profilers=profilers
     )
 
 
 async def group(
-    target: Target, window: int, scale: Scale, profiler: Profiler | None = None
-) -> Figures:
+    targets: Sequence[Target], window: int, scale: Scale, profilers: Mapping[str, Profiler]
+) -> dict[str, Figures]:
     """w2: a group, one member of which sends; the next message goes when the last member has one of those in flight."""
     users = [f"m{n}" for n in range(scale.group)]
     return await messages(
-        target, [users], window=window, until_delivered=True, scale=scale, profiler=profiler
+        targets, [users], window=window, until_delivered=True, scale=scale, profilers=profilers
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import idle, returning, workloads
@@ -12,8 +12,9 @@ from .processes import Target
 from .profiler import Profiler
 from .workloads import QUICK, Scale
 
-KINDS = ("floor", "floor+store", "server")
-Run = Callable[[Target, Scale, Profiler | None], Awaitable[Figures]]
+KINDS = ("floor", "floor+engine", "floor+store", "server")
+USUAL = ("floor", "floor+store", "server")
+Run = Callable[[Sequence[Target], Scale, Mapping[str, Profiler]], Awaitable[dict[str, Figures]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Work:
         goal: The most that is to be reached.
         peers: What Tinode and ejabberd took on such a machine, as issue 4 has it.
         kinds: What it can be run on.
-        run: Runs it.
+        run: Runs it on targets that it starts itself, perhaps with profilers for some of them.
     """
 
     name: str
@@ -48,11 +49,26 @@ class Work:
 
 
 def _direct(window: int) -> Run:
-    return lambda target, scale, profiler: workloads.direct(target, window, scale, profiler)
+    return lambda targets, scale, profilers: workloads.direct(targets, window, scale, profilers)
 
 
 def _group(window: int) -> Run:
-    return lambda target, scale, profiler: workloads.group(target, window, scale, profiler)
+    return lambda targets, scale, profilers: workloads.group(targets, window, scale, profilers)
+
+
+def _each(work: Callable[[Target, Scale, Profiler | None], Awaitable[Figures]]) -> Run:
+    """One target after the other."""
+
+    async def run(
+        targets: Sequence[Target], scale: Scale, profilers: Mapping[str, Profiler]
+    ) -> dict[str, Figures]:
+        found = {}
+        for target in targets:
+            with target:
+                found[target.kind] = await work(target, scale, profilers.get(target.kind))
+        return found
+
+    return run
 
 
 async def _idle(target: Target, scale: Scale, profiler: Profiler | None) -> Figures:
@@ -61,12 +77,14 @@ async def _idle(target: Target, scale: Scale, profiler: Profiler | None) -> Figu
 
 
 def _returning(*, own: bool) -> Run:
-    return lambda target, scale, profiler: returning.come_back(
-        target,
-        devices=scale.devices,
-        missed=scale.missed,
-        own_conversations=own,
-        profiler=profiler,
+    return _each(
+        lambda target, scale, profiler: returning.come_back(
+            target,
+            devices=scale.devices,
+            missed=scale.missed,
+            own_conversations=own,
+            profiler=profiler,
+        )
     )
 
 
@@ -75,12 +93,13 @@ async def _crash(target: Target, scale: Scale, profiler: Profiler | None) -> Fig
     return await crash(target, 32, scale.kills, scale)
 
 
+_BARE = ("floor", "floor+engine", "server")
 WORKS: tuple[Work, ...] = (
     Work("w1/1", "1-to-1, window 1", "message", "us", 220, "760-960", KINDS, _direct(1)),
     Work("w1/32", "1-to-1, window 32", "message", "us", 50, "760-960", KINDS, _direct(32)),
     Work("w2/1", "group, window 1", "delivery", "us", 45, "32-41 / 74-81", KINDS, _group(1)),
     Work("w2/8", "group, window 8", "delivery", "us", 8, "32-41 / 74-81", KINDS, _group(8)),
-    Work("w3", "idle connections", "connection", "KiB", 44, "69 / 52", ("floor", "server"), _idle),
+    Work("w3", "idle connections", "connection", "KiB", 44, "69 / 52", _BARE, _each(_idle)),
     Work(
         "w4",
         "devices come back, one group",
@@ -88,7 +107,7 @@ WORKS: tuple[Work, ...] = (
         "us",
         1.5,
         "9.6 / 85",
-        ("floor", "server"),
+        _BARE,
         _returning(own=False),
     ),
     Work(
@@ -98,13 +117,20 @@ WORKS: tuple[Work, ...] = (
         "us",
         1.5,
         "9.6 / 85",
-        ("floor", "server"),
+        _BARE,
         _returning(own=True),
     ),
     Work(
-        "w5", "kill -9 in mid-load", "message", "", 0, "loses, doubles, gaps", ("server",), _crash
+        "w5",
+        "kill -9 in mid-load",
+        "message",
+        "",
+        0,
+        "loses, doubles, gaps",
+        ("server",),
+        _each(_crash),
     ),
 )
 
 FULL = Scale()
-__all__ = ["FULL", "KINDS", "QUICK", "WORKS", "Work"]
+__all__ = ["FULL", "KINDS", "QUICK", "USUAL", "WORKS", "Work"]
