@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 from tests.unit.made import texts
 from tidings_server.codec.wire import element, text, timestamp, varint
 
-_BORDERS = [0, 1, 0x7F, 0x80, 0x3FFF, 0x4000, 0x1FFFFF, 0x200000, 2**63 - 1, 2**64 - 1]
+_BORDERS = [
+    0,
+    1,
+    0x7F,
+    0x80,
+    0x3FFF,
+    0x4000,
+    0x1FFFFF,
+    0x200000,
+    2**28 - 1,
+    2**28,
+    2**63 - 1,
+    2**64 - 1,
+]
 
 
 @given(st.one_of(st.integers(0, 2**64 - 1), st.sampled_from(_BORDERS)))

@@ -20,11 +20,18 @@ def _encode(value: int) -> bytes:
 # Lengths, positions of young logs, numbers of commands: nearly all that is encoded.
 _SMALL = [_encode(i) for i in range(1 << 14)]
 _SMALL_END = len(_SMALL)
+_MEDIUM_END = 1 << 28
 
 
 def varint(value: int) -> bytes:
     """A non-negative integer as a varint."""
-    return _SMALL[value] if value < _SMALL_END else _encode(value)
+    if value < _SMALL_END:
+        return _SMALL[value]
+    if value < _MEDIUM_END:
+        # Two bytes that say that more follows, and what is left.
+        two = value & 0x7F | (value & 0x3F80) << 1 | 0x8080
+        return two.to_bytes(2, "little") + _SMALL[value >> 14]
+    return _encode(value)
 
 
 def element(tag: int, body: bytes) -> bytes:
