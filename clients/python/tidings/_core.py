@@ -136,7 +136,10 @@ class SessionCore:
     @property
     def saving_due(self) -> bool:
         """Whether something is to be saved at once: the window is a quarter used, or a message waits for it."""
-        return self._unsaved.urgent or self.logs.unsaved_positions * 4 >= self.limits.window
+        if self._unsaved.urgent:
+            return True
+        # Positions that are withheld aren't taken: whoever saves what is due would never come to an end.
+        return not self._withheld and self.logs.unsaved_positions * 4 >= self.limits.window
 
     @property
     def has_unsaved(self) -> bool:
