@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from tests.integration.wire import PATIENCE_S, SECRET, Caller, Device, new_id
@@ -26,11 +28,11 @@ class ServerProcess:
         self.folder = folder
         self.prefix = prefix
         self.settings = settings
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
         self.log: list[dict[str, Any]] = []
         self.program: tuple[str, ...] = (sys.executable, "-m", "tidings_server")
-        self._reader: asyncio.Task[None] | None = None
+        self._reader: Thread | None = None
         self._clients: list[Caller | Device] = []
 
     @property
@@ -56,28 +58,19 @@ class ServerProcess:
         }
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDINGS_")}
         environment.update({f"TIDINGS_{name}": value for name, value in given.items()})
-        self.log.clear()
-        self.process = await asyncio.create_subprocess_exec(
-            *self.prefix,
-            *self.program,
-            "serve",
+        self.log = []
+        # Not by uvloop, which forks: that can stop the threads of grpc in this process for good.
+        self.process = subprocess.Popen(  # noqa: ASYNC220
+            [*self.prefix, *self.program, "serve"],
             env=environment,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
-        self._reader = asyncio.get_running_loop().create_task(self._read(self.process))
+        self._reader = Thread(target=_read, args=(self.process, self.log), daemon=True)
+        self._reader.start()
         line = await self.logged("serving")
         self.port = line["grpc_port"]
         return self
-
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stderr is not None
-        async for raw in process.stderr:
-            try:
-                line = json.loads(raw)
-            except ValueError:
-                line = {"message": raw.decode(errors="replace").rstrip()}
-            self.log.append(line)
 
     async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
         """Waits for a line of the log."""
@@ -86,11 +79,10 @@ class ServerProcess:
                 found = [line for line in self.log if line.get("message") == event]
                 if len(found) >= count:
                     return found[-1]
-                process = self.process
-                assert process is not None
-                if process.returncode is not None and self._reader is not None:
-                    await self._reader
-                    raise AssertionError(f"it ended with {process.returncode}: {self.log}")
+                assert self.process is not None
+                if self.process.poll() is not None:
+                    code = await self.ended()
+                    raise AssertionError(f"it ended with {code}: {self.log}")
                 await asyncio.sleep(0.01)
 
     def signal(self, number: signal.Signals) -> None:
@@ -100,9 +92,8 @@ class ServerProcess:
         """Waits until it has ended and gives the exit code."""
         assert self.process is not None
         assert self._reader is not None
-        async with asyncio.timeout(PATIENCE_S):
-            code = await self.process.wait()
-            await self._reader
+        code = await asyncio.to_thread(self.process.wait, PATIENCE_S)
+        self._reader.join(PATIENCE_S)
         return code
 
     async def kill(self) -> None:
@@ -125,7 +116,7 @@ class ServerProcess:
     async def close(self) -> None:
         for client in self._clients:
             await client.close()
-        if self.process is not None and self.process.returncode is None:
+        if self.process is not None and self.process.poll() is None:
             self.signal(signal.SIGKILL)
             self.signal(signal.SIGCONT)
             await self.ended()
@@ -139,3 +130,14 @@ class ServerProcess:
         made = Device(self.address, user, device)
         self._clients.append(made)
         return made
+
+
+def _read(process: subprocess.Popen[bytes], log: list[dict[str, Any]]) -> None:
+    assert process.stderr is not None
+    with process.stderr:
+        for raw in process.stderr:
+            try:
+                line = json.loads(raw)
+            except ValueError:
+                line = {"message": raw.decode(errors="replace").rstrip()}
+            log.append(line)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ async def test_reflection_tells_the_whole_contract(server: Served) -> None:
 
 
 async def buf_curl(server: Served, method: str, data: str, user: str = "alice") -> str:
-    process = await asyncio.create_subprocess_exec(
+    command = [
         BUF,
         "curl",
         "--protocol=grpc",
@@ -192,14 +193,12 @@ async def buf_curl(server: Served, method: str, data: str, user: str = "alice") 
         f"--header=authorization: Bearer {token(user, 'buf')}",
         "--data=@-",
         f"http://{server.address}/{method}",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+    ]
+    done = await asyncio.to_thread(
+        subprocess.run, command, input=data, capture_output=True, text=True, timeout=60, check=False
     )
-    async with asyncio.timeout(60):
-        output, errors = await process.communicate(data.encode())
-    assert not errors or process.returncode, errors
-    return (output or errors).decode()
+    assert not done.stderr or done.returncode, done.stderr
+    return done.stdout or done.stderr
 
 
 async def test_buf_curl_calls_a_method(server: Served) -> None:
