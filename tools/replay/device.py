@@ -244,9 +244,7 @@ class Device:
             case "welcome":
                 self._incarnation = event.welcome.incarnation
             case "skipped":
-                skipped = event.skipped
-                self.records.skip(skipped.conversation_id, skipped.from_seq, skipped.to_seq)
-                self._unacked[skipped.conversation_id] = skipped.to_seq
+                self._skipped(event.skipped)
             case "gap":
                 self._gap(event.gap)
             case "sync_complete":
@@ -263,8 +261,23 @@ class Device:
             case _:
                 pass
 
+    def _told_again(self, log: str, last: int) -> bool:
+        """Whether the server tells of positions that the device has dealt with, since hello could not name the log."""
+        return (
+            self._named is not None and log not in self._named and last <= self.records.log(log).seq
+        )
+
+    def _skipped(self, skipped: event_pb2.Skipped) -> None:
+        log, first, last = skipped.conversation_id, skipped.from_seq, skipped.to_seq
+        if not self._told_again(log, last):
+            self.records.skip(log, first, last)
+        self._unacked[log] = last
+
     def _gap(self, gap: event_pb2.Gap) -> None:
         log, first, last = gap.conversation_id, gap.from_seq, gap.to_seq
+        if self._told_again(log, last):
+            self._unacked[log] = last
+            return
         self._world.tally.gaps_announced += 1
         self.records.gap(log, first, last)
         self._unacked[log] = last
