@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from itertools import pairwise
 
 import pytest
@@ -207,6 +207,62 @@ async def test_a_bus_that_was_renewed(world: World, log: str) -> None:
     world.node.bus.on_publication = on_publication
     world.node.bus.on_resync()
     await level(bob, log, 2)
+
+
+async def test_a_bus_that_was_renewed_during_a_sync(world: World, log: str) -> None:
+    await world.post(log, "alice", "clears what is pending")
+    world.script.always["memberships_of"] = Fate(before=0.2)
+    bob = world.device("bob")
+    await bob.hello(synced=False)
+    # By now the heads are read, and no log is brought anywhere yet.
+    await asyncio.sleep(0.1)
+    on_publication, world.node.bus.on_publication = (
+        world.node.bus.on_publication,
+        lambda _: None,
+    )
+    await world.post(log, "alice", "lost")
+    world.node.bus.on_publication = on_publication
+    world.node.bus.on_resync()
+    await level(bob, log, 3)
+
+
+async def test_a_second_session_waits_for_the_subscription_of_the_first(
+    world: World, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribe, confirmed = world.node.bus.subscribe, asyncio.Event()
+
+    async def slowly(logs: Iterable[str]) -> None:
+        await confirmed.wait()
+        await subscribe(logs)
+
+    monkeypatch.setattr(world.node.bus, "subscribe", slowly)
+    first, second = world.device("bob"), world.device("bob", "tablet")
+    await first.hello(synced=False)
+    await settled()
+    await second.hello(synced=False)
+    await settled()
+    # Whose wish it was ends while the other waits.
+    first.session.close()
+    await world.post(log, "alice", "before anything is subscribed")
+    confirmed.set()
+    await level(second, log, 2)
+
+
+async def test_a_removal_that_a_renewed_bus_lost(world: World, log: str) -> None:
+    bob = world.device("bob")
+    await bob.hello()
+    world.node.bus.on_publication, on_publication = (
+        lambda _: None,
+        world.node.bus.on_publication,
+    )
+    await world.post(log, "alice", "lost")
+    # The heads are read again before the removal is stored, the membership after it.
+    world.script.always["heads"] = Fate(after=0.2)
+    world.node.bus.on_resync()
+    await asyncio.sleep(0.1)
+    await world.remove(log, "alice", "bob")
+    world.node.bus.on_publication = on_publication
+    await level(bob, log, 3)
 
 
 async def test_pages_that_come_twice_or_late(world: World, log: str) -> None:

@@ -121,6 +121,8 @@ class CatchUp:
         if position.head > position.checked and not is_inbox(position.log):
             # The head first, then the membership: what is sent was visible at that head.
             position.ranges, position.checked = await self._ranges(position.log)
+            # Of a membership that has ended nothing more is pushed: the rest is read too.
+            position.head = max(position.head, position.checked)
         part = position.next_part()
         if part is None:
             position.lagging = False

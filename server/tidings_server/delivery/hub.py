@@ -58,6 +58,8 @@ class Hub:
         self._next_beat = 0
         self._beating: asyncio.Task[None] | None = None
         self._draining = False
+        # The subscriptions that are not confirmed yet.
+        self._confirming: dict[str, asyncio.Task[None]] = {}
         bus.on_publication = self.on_publication
         bus.on_resync = self.on_resync
 
@@ -66,7 +68,9 @@ class Hub:
         self._beating = asyncio.get_running_loop().create_task(self._beat())
 
     async def stop(self) -> None:
-        """Ends the heartbeats."""
+        """Ends the heartbeats, and what waits for the bus."""
+        for confirming in dict.fromkeys(self._confirming.values()):
+            confirming.cancel()
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.wait([self._beating])
@@ -138,7 +142,8 @@ class Hub:
         """A session is to get what is published to these logs from now on. Returns when that is
         sure.
         """
-        new = []
+        new: list[str] = []
+        waits: dict[asyncio.Task[None], None] = {}
         for log in logs:
             joined = self._joined.get(log)
             if joined is None:
@@ -146,8 +151,25 @@ class Hub:
                 new.append(log)
             else:
                 joined[session] = None
+                # Another session has asked for it, and may be told just now that it is sure.
+                if (confirming := self._confirming.get(log)) is not None:
+                    waits[confirming] = None
         if new:
-            await self._bus.subscribe(new)
+            # Not this session's: it may end while others wait for the same.
+            confirming = asyncio.get_running_loop().create_task(self._subscribe(new))
+            self._confirming.update(dict.fromkeys(new, confirming))
+            waits[confirming] = None
+        for confirming in waits:
+            await asyncio.shield(confirming)
+
+    async def _subscribe(self, logs: list[str]) -> None:
+        try:
+            await self._bus.subscribe(logs)
+        finally:
+            me = asyncio.current_task()
+            for log in logs:
+                if self._confirming.get(log) is me:
+                    del self._confirming[log]
 
     def leave(self, log: str, session: Session) -> None:
         """A session gets no more of a log."""

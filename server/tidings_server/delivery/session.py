@@ -136,6 +136,7 @@ class Session:
         self._syncing: set[str] | None = None
         self._early: dict[str, int] = {}
         self._following: list[str] = []
+        self._resyncs = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
         # Until hello, the end of waiting for it.
         self._expiry: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
@@ -271,6 +272,8 @@ class Session:
         """Publications may have been lost: reads the heads again and catches up where they
         moved.
         """
+        # Whoever is about to join a log may have read its head before: it reads it again.
+        self._resyncs += 1
         self._spawn(self._recheck())
 
     def going_away(self, delay_ms: int) -> None:
@@ -425,6 +428,7 @@ class Session:
     # Synchronising
 
     async def _synchronise(self, command_id: int, hello: c.Hello) -> None:
+        resyncs = self._resyncs
         plan = await self._plan(hello)
         self._result(command_id, "hello", c.Welcomed(plan.refused))
         assert self._syncing is not None
@@ -446,6 +450,8 @@ class Session:
             if position.sent < position.end:
                 self._catch_up.lag(position)
         self._synced()
+        if resyncs != self._resyncs:
+            self._spawn(self._recheck())
 
     async def _plan(self, hello: c.Hello) -> SyncPlan:
         """Where the session starts, as soon as the store can tell."""
@@ -507,6 +513,7 @@ class Session:
             return
         try:
             while True:
+                resyncs = self._resyncs
                 await services.hub.join([name], self)
                 try:
                     view = await services.sequencer.view(name, self.principal.user_id)
@@ -518,7 +525,9 @@ class Session:
                     services.hub.leave(name, self)
                     return
                 # A removal that was published meanwhile has let go of the log.
-                if not view.membership.current or services.hub.has_joined(name, self):
+                if not view.membership.current:
+                    break
+                if services.hub.has_joined(name, self) and resyncs == self._resyncs:
                     break
         except asyncio.CancelledError:
             services.hub.leave(name, self)
