@@ -13,7 +13,7 @@ import time
 import click
 
 from .bugs import BUGS
-from .many import command_for, run_many, story_of
+from .many import command_for, new_pool, run_many, run_one, story_of
 
 
 @click.command()
@@ -29,7 +29,9 @@ def main(seeds: int, first: int, seed: int | None, bug: str | None, processes: i
     chosen = [seed] if seed is not None else list(range(first, first + seeds))
     began = time.monotonic()
     failures = entries = checks = 0
-    for outcome in run_many(chosen, bug=bug, processes=processes):
+    pool = new_pool(processes)
+    outcomes = run_many(pool, chosen, bug=bug) if seed is None else iter([run_one(seed, bug)])
+    for outcome in outcomes:
         entries += outcome.entries
         checks += outcome.checks
         if seed is not None:
@@ -39,6 +41,7 @@ def main(seeds: int, first: int, seed: int | None, bug: str | None, processes: i
             if failures == 1 and seed is None:
                 click.echo(story_of(outcome))
             click.echo(f"seed {outcome.seed}: {outcome.invariant}; {command_for(outcome, bug)}")
+    pool.shutdown()
     click.echo(
         f"{len(chosen)} worlds, {entries} entries, {checks} checks in {time.monotonic() - began:.0f} s: "
         f"{failures} failed"

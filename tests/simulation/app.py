@@ -40,10 +40,13 @@ class Said:
 
 @dataclass(slots=True)
 class AppData:
-    """What the application has stored. It outlives its process, and losses of power too."""
+    """What the application has stored. It outlives its process, and losses of power too.
+
+    `applied` holds the id of each entry by log and position.
+    """
 
     positions: dict[str, int] = field(default_factory=dict)
-    applied: dict[str, list[int]] = field(default_factory=dict)
+    applied: dict[str, dict[int, str]] = field(default_factory=dict)
     said: dict[str, Said] = field(default_factory=dict)
     by_id: dict[str, Said] = field(default_factory=dict)
 
@@ -121,6 +124,7 @@ class App:
 
     def _entry(self, event: LogEntry) -> None:
         self._move(event.log, event.seq, event.seq)
+        self._data.applied.setdefault(event.log, {}).setdefault(event.seq, event.entry_id)
         stored = self._truth().log(event.log).entries[event.seq - 1]
         if (event.entry_id, event.user_id, event.ordinal) != (
             stored.id,
@@ -141,9 +145,6 @@ class App:
                 "I5", f"{self.name}: {log}:{first} is handed on after {before}, without {hole}"
             )
         self.handed[log] = last
-        for seq in range(max(first, self._position(log) + 1), last + 1):
-            if first == last:
-                self._data.applied.setdefault(log, []).append(seq)
         self._data.positions[log] = max(self._position(log), last)
 
     def _sent(self, event: MessageSent) -> None:
@@ -166,4 +167,5 @@ class App:
 
     def _drop(self, log: str, seq: int) -> None:
         self._data.positions[log] = min(self._position(log), seq)
-        self._data.applied[log] = [s for s in self._data.applied.get(log, ()) if s <= seq]
+        applied = self._data.applied.get(log, {})
+        self._data.applied[log] = {s: entry_id for s, entry_id in applied.items() if s <= seq}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterable
 
@@ -34,6 +35,7 @@ class UnreliableBus(Bus):
         self.double = double
         self.delay = delay
         self.lost = 0
+        self._wanted: dict[str, object] = {}
 
     async def start(self) -> None:
         """See `Bus`."""
@@ -61,11 +63,18 @@ class UnreliableBus(Bus):
     async def subscribe(self, logs: Iterable[str]) -> None:
         """See `Bus`."""
         names = list(logs)
-        await self._inner.subscribe(names)
+        self._wanted.update(dict.fromkeys(names, object()))
+        asked = {name: self._wanted[name] for name in names}
+        await asyncio.sleep(self._rng.random() * self.delay)
+        # Who has unsubscribed or subscribed again meanwhile is not subscribed by this.
+        await self._inner.subscribe(n for n in names if self._wanted.get(n) == asked[n])
 
     def unsubscribe(self, logs: Iterable[str]) -> None:
         """See `Bus`."""
-        self._inner.unsubscribe(logs)
+        names = list(logs)
+        for name in names:
+            self._wanted.pop(name, None)
+        self._inner.unsubscribe(names)
 
     def resync(self) -> None:
         """The connection to the bus was renewed: anything may have been lost before."""

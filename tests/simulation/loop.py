@@ -150,8 +150,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         rng: random.Random,
         order: Order = Order.FIFO,
         *,
-        max_steps: int = 3_000_000,
-        max_burst: int = 200_000,
+        max_steps: int = 400_000,
+        max_burst: int = 50_000,
         trace: bool = False,
         may_be_lost: tuple[type[BaseException], ...] = (),
     ) -> None:

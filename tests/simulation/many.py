@@ -20,17 +20,16 @@ def run_one(seed: int, bug: str | None = None) -> Outcome:
         return run_seed(seed)
 
 
+def new_pool(processes: int = 2) -> ProcessPoolExecutor:
+    """Processes for worlds, each a fresh interpreter: nothing of this one reaches into the worlds."""
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+
+
 def run_many(
-    seeds: Sequence[int], *, bug: str | None = None, processes: int = 2
+    pool: ProcessPoolExecutor, seeds: Sequence[int], *, bug: str | None = None
 ) -> Iterator[Outcome]:
-    """The outcomes of seeds, in their order."""
-    if len(seeds) == 1:
-        yield run_one(seeds[0], bug)
-        return
-    # A fresh interpreter each: nothing of this process reaches into the worlds.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        yield from pool.map(run_one, seeds, [bug] * len(seeds), chunksize=_AT_ONCE)
+    """The outcomes of seeds, in their order. Whoever stops iterating stops the rest."""
+    return pool.map(run_one, seeds, [bug] * len(seeds), chunksize=_AT_ONCE)
 
 
 def command_for(outcome: Outcome, bug: str | None = None) -> str:

@@ -62,7 +62,7 @@ class Quiet:
                 found.append(f"{device.name} is not connected")
                 continue
             if watch.unanswered:
-                found.append(f"{device.name} has {watch.unanswered} commands without a result")
+                found.append(f"{device.name} has no result of {watch.unanswered}")
             if isinstance(device, SdkDevice) and not device.online:
                 found.append(f"{device.name} is not online")
             for name in truth.names_visible_to(device.user):
@@ -159,10 +159,19 @@ class Quiet:
                     )
                 last[device] = int(number)
         for device in world.sdk:  # type: ignore[assignment]
+            self._holds(device)  # type: ignore[arg-type]
             for said in device.data.said.values():  # type: ignore[attr-defined]
                 there = said.text in texts
                 if said.kept and not there and not said.failed and not said.lost:
                     raise Violation("I1", f"{said.text} was taken by the SDK, and is nowhere")
+
+    def _holds(self, device: SdkDevice) -> None:
+        """What a device holds is what the log has at these positions, also after a restore."""
+        for name, applied in device.data.applied.items():
+            log = self._world.truth.log(name)
+            for seq, entry_id in applied.items():
+                if seq > log.head or log.entries[seq - 1].id != entry_id:
+                    raise Violation("I4", f"{device.name} holds another entry at {name}:{seq}")
 
     def _inboxes(self) -> None:
         """Each change of a membership is noted once in the inbox of whom it concerns."""

@@ -225,6 +225,13 @@ class RudeDevice:
             elif kind == "change":
                 self._add_change(request, conversation)
                 await end.send(request.SerializeToString())
+            elif kind == "crossed":
+                # Messages on both sides of a change come in one go.
+                self._add(request, self._new(conversation))
+                self._add_change(request, conversation)
+                for _ in range(3):
+                    self._add(request, self._new(conversation))
+                await end.send(request.SerializeToString())
             elif kind == "other content" and self.sent:
                 old = rng.choice(self.sent[-40:])
                 self._add(request, Sent(old.conversation, old.message_id, f"{old.text} (changed)"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
@@ -14,6 +15,16 @@ from .violation import Violation
 from .watch import Judge, begin_attempt, reason_name
 
 DEFAULT_WINDOW = 1024
+_ANSWER_S = 2.0
+"""Within this time a command has its result when all is well: more than the longest way there and back."""
+
+
+@dataclass(slots=True)
+class _Command:
+    what: str
+    at: float
+    attempt: Attempt | None
+    name: str
 
 
 def digest_of(positions: dict[str, int]) -> tuple[int, int]:
@@ -33,7 +44,7 @@ class StreamWatch:
         self._judge = judge
         self.user = user
         self.who = f"{user}/{device}#{number}"
-        self._commands: dict[int, tuple[Attempt | None, str]] = {}
+        self._commands: dict[int, _Command] = {}
         self._open_commands: dict[int, int] = {}
         self.positions: dict[str, int] = {}
         """How far the device was brought in each log of the session."""
@@ -47,9 +58,14 @@ class StreamWatch:
         self._window = DEFAULT_WINDOW
 
     @property
-    def unanswered(self) -> int:
-        """The number of commands without a result."""
-        return sum(self._open_commands.values())
+    def unanswered(self) -> list[str]:
+        """The commands that have been without a result for long."""
+        latest = self._judge.loop.time() - _ANSWER_S
+        return [
+            command.what
+            for number, command in self._commands.items()
+            if self._open_commands[number] and command.at < latest
+        ]
 
     # From the device
 
@@ -77,7 +93,8 @@ class StreamWatch:
             self._said_hello(command.hello)
         elif what:
             attempt, name = self._judge_attempt(what, command)
-        self._commands[command.command_id] = (attempt, name)
+        now = self._judge.loop.time()
+        self._commands[command.command_id] = _Command(what, now, attempt, name)
         self._open_commands[command.command_id] = self._open_commands.get(command.command_id, 0) + 1
 
     def _judge_attempt(
@@ -201,7 +218,7 @@ class StreamWatch:
             # A frame that could not be read has no commands to answer.
             return
         self._open_commands[number] -= 1
-        attempt, name = self._commands[number]
+        attempt, name = self._commands[number].attempt, self._commands[number].name
         outcome = result.WhichOneof("outcome")
         error = result.error if outcome == "error" else None
         if outcome == "hello":

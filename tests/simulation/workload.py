@@ -33,6 +33,7 @@ _RUDE_ACTIONS = {
     "garbage": 3,
     "nonsense": 6,
     "burst": 4,
+    "crossed": 8,
 }
 
 
