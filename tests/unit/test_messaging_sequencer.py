@@ -12,6 +12,7 @@ from tests.unit.made import content
 from tests.unit.world import HOUR_MS, World, settled, until
 from tidings_server.core import commands as c
 from tidings_server.core.entries import MembersAdded, MessagePosted, NewMember
+from tidings_server.core.ids import uuid7
 from tidings_server.core.pages import BUCKET_SIZE
 from tidings_server.errors import DomainError, Reason
 from tidings_server.messaging import lookup
@@ -263,13 +264,43 @@ async def test_a_look_up_has_a_budget(
     monkeypatch.setattr(lookup, "_MOST_PAGES", 20)
     monkeypatch.setattr(lookup, "_PAGES_AT_ONCE", 10)
     early = world.new_id()
-    for _ in range(30):
+    for _ in range(28):
         world.clock.step(HOUR_MS)
         await world.post(log, "bob")
     await world.restart()
     problem = await refusal(world, "alice", world.message(log, change_id=early))
     assert problem.reason is Reason.OUTCOME_UNKNOWN
-    assert len(world.entries(log)) == 31
+    assert len(world.entries(log)) == 29
+    # Who asks again gets further, and past what others have written meanwhile.
+    await world.post(log, "bob")
+    reads = world.script.calls["read_ids"]
+    assert await world.post(log, "alice", change_id=early) == 31
+    assert world.script.calls["read_ids"] == reads + 2
+    await world.restart()
+    for _ in range(2):
+        problem = await refusal(world, "alice", world.message(log, change_id=early, text="other"))
+    assert problem.reason is Reason.ID_REUSED
+
+
+async def test_many_ids_ahead_do_not_slow_others(world: World, log: str) -> None:
+    capacity = world.node.sequencer._logs[log].state.recent._capacity  # type: ignore[union-attr]
+    ahead = world.clock.now_ms() + 290_000
+    refused = 0
+    for i in range(capacity + 500):
+        change = uuid7(ahead + i % 100, world.rng)
+        try:
+            await world.post(log, "alice", change_id=change)
+        except DomainError as problem:
+            assert problem.reason is Reason.ID_AHEAD  # noqa: PT017
+            refused += 1
+    assert refused > capacity // 2
+    for i in range(2 * capacity):
+        world.clock.step(1)
+        await world.post(log, "bob", str(i))
+    assert not world.script.calls["read_ids"]
+    # As soon as they lie ahead no more, there is room again.
+    world.clock.step(290_000)
+    await world.post(log, "alice", change_id=uuid7(world.clock.now_ms() + 200_000, world.rng))
 
 
 async def test_nobody_looks_further_back_than_the_senders_joining(

@@ -14,8 +14,9 @@ from ._unsaved import Unsaved
 from .errors import Code, TidingsError, error_for
 from .v1 import entry_pb2, message_pb2
 
-_MAX_AHEAD_MS: Final = 4 * 60 * 1000
-"""An id further ahead of the server's time is made anew before its first sending; the server takes 5 minutes."""
+_MAX_AHEAD_MS: Final = 5_000
+"""An id further ahead of the server's time is made anew before its first sending; of ids over 10 s ahead the server
+takes few."""
 _DISCARDED: Final = "DISCARDED"
 
 Outcome: TypeAlias = events.MessageSent | events.MessageFailed | events.MessagePending

@@ -22,6 +22,7 @@ from ..errors import DomainError, Reason, store_unavailable
 from ..storage.base import Append
 from .log_state import LogState
 from .proposals import Committed, NoteInInbox, Proposal
+from .recent_ids import FAR_AHEAD_MS
 
 MAX_PENDING = 16
 
@@ -111,7 +112,7 @@ def decide(state: LogState, proposal: Proposal, stamp: int) -> Body | None:
     """
     if state.conversation.readable_only:
         raise store_unavailable()
-    _check_time(proposal, stamp)
+    _check_time(state, proposal, stamp)
     return proposal.decide(state.conversation, state.memberships)
 
 
@@ -185,11 +186,21 @@ def _check_after(state: LogState, proposal: Proposal, taken: set[bytes]) -> None
     )
 
 
-def _check_time(proposal: Proposal, stamp: int) -> None:
-    if proposal.id.time_ms > stamp + SKEW_MS:
-        raise DomainError(
-            Reason.ID_AHEAD,
-            "The id's time lies more than five minutes ahead of the server's clock.",
-            field=proposal.id_field,
-            metadata={"server_time_ms": str(stamp)},
-        )
+def _check_time(state: LogState, proposal: Proposal, stamp: int) -> None:
+    time_ms = proposal.id.time_ms
+    if time_ms > stamp + SKEW_MS:
+        problem = "The id's time lies more than five minutes ahead of the server's clock."
+    elif (
+        time_ms > stamp + FAR_AHEAD_MS
+        and not isinstance(proposal, NoteInInbox)
+        and state.recent.crowded(stamp)
+    ):
+        problem = "Too many ids of this conversation lie ahead of the server's clock already."
+    else:
+        return
+    raise DomainError(
+        Reason.ID_AHEAD,
+        problem,
+        field=proposal.id_field,
+        metadata={"server_time_ms": str(stamp)},
+    )

@@ -4,7 +4,9 @@ the newest ids.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from ..codec.entries import decode_entries
 from ..core import state as folding
@@ -19,6 +21,16 @@ _RECENT_MS = 10 * 60 * 1000
 _RECENT_PAGES = 500
 _FLAGGED_AT_ONCE = 500
 MAX_MEMBERSHIPS = 20_000
+_MAX_SEARCHES = 64
+
+
+@dataclass(slots=True)
+class Search:
+    """How far an id was looked for: `positions` are all those that hold it from `low` to `high`."""
+
+    high: int
+    low: int
+    positions: set[int]
 
 
 class LogState:
@@ -38,6 +50,7 @@ class LogState:
         "ordinal",
         "pending",
         "recent",
+        "searches",
         "stamp",
     )
 
@@ -50,6 +63,8 @@ class LogState:
         self.conversation = folding.EMPTY
         self.memberships: dict[str, Membership | None] = {}
         self.recent = RecentIds(latest_unseen(self.stamp) if head else -1)
+        # Those that were given up, for whoever asks again.
+        self.searches: OrderedDict[bytes, Search] = OrderedDict()
 
     def apply(self, page: Page, entries: Sequence[Entry]) -> None:
         """Moves on by one page. `entries` are those of the page that change the state; messages may
@@ -70,6 +85,16 @@ class LogState:
         """
         if len(self.memberships) > MAX_MEMBERSHIPS and not self.pending:
             self.memberships = {}
+
+    def search(self, raw: bytes) -> Search:
+        """How far an id was looked for before: nowhere, or as far as a given-up search came."""
+        return self.searches.pop(raw, None) or Search(0, 0, set())
+
+    def give_up(self, raw: bytes, search: Search) -> None:
+        """Keeps how far an id was looked for."""
+        self.searches[raw] = search
+        if len(self.searches) > _MAX_SEARCHES:
+            self.searches.popitem(last=False)
 
     def know(self, users: Iterable[str], rows: dict[str, Membership]) -> None:
         """Takes membership rows that were read. What is known already is newer and stays."""

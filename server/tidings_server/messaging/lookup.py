@@ -13,12 +13,12 @@ from ..core.entries import Entry
 from ..errors import DomainError, Reason, outcome_unknown
 from ..storage.base import Store
 from .batch import stranger
-from .log_state import LogState
+from .log_state import LogState, Search
 from .proposals import Committed, NoteInInbox, Proposal
 from .recent_ids import earliest_stamp, offsets
 
 _PAGES_AT_ONCE = 500
-_MOST_PAGES = 20_000
+_MOST_PAGES = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ async def find_entry(
 
     The store is read back to the earliest page that can hold it, and not beyond position `joined`.
     Raises DomainError (OUTCOME_UNKNOWN) when that is further than the budget allows, unless it is
-    `unbounded`, and StoreUnavailable.
+    `unbounded`; who asks again gets further. Raises StoreUnavailable.
     """
     others: set[int] = set()
     async for positions in _search(store, state, change_id, joined, unbounded=unbounded):
@@ -71,8 +71,12 @@ async def _search(
     yield [known] if isinstance(known, int) else list(known or ())
     if change_id.time_ms > state.recent.unseen_time:
         return
-    before, read = state.head + 1, 0
+    search = state.search(change_id.raw)
+    yield list(search.positions)
+    high, before, read = state.head, state.head + 1, 0
     while before > joined:
+        if search.low <= before <= search.high + 1:
+            before = search.low
         pages = await store.read_ids(
             state.log,
             before=before,
@@ -80,11 +84,15 @@ async def _search(
             max_pages=_PAGES_AT_ONCE,
         )
         for page in pages:
-            yield [page.first_seq + offset for offset in offsets(page.ids, change_id.raw)]
+            positions = [page.first_seq + offset for offset in offsets(page.ids, change_id.raw)]
+            search.positions.update(positions)
+            yield positions
         if len(pages) < _PAGES_AT_ONCE:
             return
         before, read = pages[-1].first_seq, read + len(pages)
         if read >= _MOST_PAGES and not unbounded:
+            # Whoever asks again goes on from here.
+            state.give_up(change_id.raw, Search(high, before, search.positions))
             raise outcome_unknown()
 
 

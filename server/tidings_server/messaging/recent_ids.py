@@ -4,12 +4,16 @@ for ever".
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 
 from ..core.ids import SKEW_MS
 from ..core.pages import ID_BYTES
 
 Positions = int | tuple[int, ...]
+
+FAR_AHEAD_MS = 10_000
+"""Ids that lie this far ahead of the stamp come from a wrong clock, not from the unsteadiness of a right one."""
 
 
 class RecentIds:
@@ -22,13 +26,24 @@ class RecentIds:
     page with a stamp of at least t - 5 min.
     """
 
-    __slots__ = ("_capacity", "_order", "_positions", "unseen_time")
+    __slots__ = ("_capacity", "_far", "_order", "_positions", "unseen_time")
 
     def __init__(self, unseen_time: int, capacity: int = 8192) -> None:
         self.unseen_time = unseen_time
         self._capacity = capacity
         self._positions: dict[bytes, Positions] = {}
         self._order: deque[bytes] = deque()
+        # The times of the ids that lay far ahead when they were added, the earliest first.
+        self._far: list[int] = []
+
+    def crowded(self, now_ms: int) -> bool:
+        """Whether so many ids lie far ahead of a stamp that more of them would push out each other."""
+        self._near(now_ms)
+        return len(self._far) >= self._capacity // 4
+
+    def _near(self, now_ms: int) -> None:
+        while self._far and self._far[0] <= now_ms + FAR_AHEAD_MS:
+            heapq.heappop(self._far)
 
     def find(self, raw: bytes) -> Positions | None:
         """The position, or positions, that are known to hold an id."""
@@ -40,6 +55,10 @@ class RecentIds:
         if known is None:
             self._positions[raw] = seq
             self._order.append(raw)
+            time_ms = int.from_bytes(raw[:6], "big")
+            if time_ms > now_ms + FAR_AHEAD_MS:
+                self._near(now_ms)
+                heapq.heappush(self._far, time_ms)
             if len(self._order) > self._capacity:
                 self._evict(now_ms)
         elif isinstance(known, int):
@@ -49,21 +68,22 @@ class RecentIds:
             self._positions[raw] = (*known, seq)
 
     def _evict(self, now_ms: int) -> None:
-        # An id that lies ahead stays: dropping it would send every newer id to the store. At most a few are
-        # looked at, so that
-        # a sender who makes only such ids costs no more than that.
-        for _ in range(4):
+        # An id that lies ahead stays: dropping it would send every newer id to the store. Those far ahead are few, see
+        # `crowded`; of the others only some are looked at, so that a crowd of them costs no more than that.
+        looks = 4
+        while True:
             raw = self._order.popleft()
-            time_ms = int.from_bytes(raw[:6], "big")
-            if time_ms > now_ms:
-                self._order.append(raw)
-                continue
-            del self._positions[raw]
-            self.unseen_time = max(self.unseen_time, time_ms)
-            return
-        raw = self._order.popleft()
+            ahead_ms = int.from_bytes(raw[:6], "big") - now_ms
+            looks -= ahead_ms <= FAR_AHEAD_MS
+            if ahead_ms <= 0 or (looks < 0 and ahead_ms <= FAR_AHEAD_MS) or self._all_far():
+                break
+            self._order.append(raw)
         del self._positions[raw]
-        self.unseen_time = max(self.unseen_time, int.from_bytes(raw[:6], "big"))
+        self.unseen_time = max(self.unseen_time, now_ms + ahead_ms)
+
+    def _all_far(self) -> bool:
+        """Whether nothing else is held: notes, which are never refused, may fill an inbox so."""
+        return len(self._far) > self._capacity // 2
 
 
 def latest_unseen(stamp: int) -> int:
