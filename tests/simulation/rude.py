@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tidings import ConnectionLost, EndOfStream, TidingsError
 from tidings.v1 import chat_service_pb2, conversation_pb2, event_pb2, message_pb2
-from tidings_server.core.ids import uuid7
+from tidings_server.core.ids import is_inbox, uuid7
 
 from .call_watch import CallWatch
 from .clock import SimClock
@@ -149,7 +149,11 @@ class RudeDevice:
             return list(mine.items())
         if kind == "old":
             return [(name, rng.randint(0, seq)) for name, seq in mine.items() if rng.random() < 0.8]
-        odd = [(name, max(0, seq + rng.randint(-5, 9))) for name, seq in mine.items()]
+        # Who claims a note of the inbox that was never sent doesn't hear of what it tells of.
+        odd = [
+            (name, max(0, seq + rng.randint(-5, 0 if is_inbox(name) else 9)))
+            for name, seq in mine.items()
+        ]
         odd.append((uuid7(self.clock.now_ms(), rng), 3))
         odd.append(("inbox:somebody-else", 1))
         odd.append(("no log at all", -1))
