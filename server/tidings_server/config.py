@@ -109,9 +109,83 @@ class MetricsSettings(_Group):
 
 
 class StoreSettings(_Group):
-    """The embedded store. A relative path begins at the working directory."""
+    """Where messages are kept: in the embedded store, a file whose relative path begins at the working directory, or in
+    the cluster that `scylla` names.
+    """
 
+    kind: Literal["sqlite", "scylla"] = "sqlite"
     path: Path = Path("data/tidings.db")
+
+
+def _hosts(text: str) -> str:
+    if not all(part.strip() for part in text.split(",")):
+        raise ValueError("must be host names or addresses with commas between them")
+    return text
+
+
+def _copies(text: str) -> dict[str, int]:
+    """Copies by data centre; "" is the one of the contact points."""
+    found: dict[str, int] = {}
+    for part in text.split(","):
+        centre, _, number = part.rpartition(":")
+        name, copies = centre.strip(), number.strip()
+        plausible = copies.isascii() and copies.isdigit() and 1 <= int(copies) <= 9
+        if not plausible or name in found or (not name and "," in text):
+            raise ValueError(
+                "must be a number of copies from 1 to 9, or data centres with theirs, such as east:3,west:3"
+            )
+        found[name] = int(copies)
+    return found
+
+
+def _replication(text: str) -> str:
+    _copies(text)
+    return text
+
+
+class ScyllaSettings(_Group):
+    """The cluster of ScyllaDB or Cassandra, when `store.kind` is `scylla`.
+
+    `replication` is how the keyspace is made when it is absent: copies in the data centre of the contact points, or by
+    data centre (`east:3,west:3`). `consistency` says whose word counts: `local`, a quorum of the data centre that a
+    node speaks to, or `everywhere`, one of all. With several data centres `local` needs `home_datacenter`.
+    """
+
+    hosts: Annotated[str, AfterValidator(_hosts)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 9042
+    keyspace: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")] = "tidings"
+    replication: Annotated[str, AfterValidator(_replication)] = "3"
+    consistency: Literal["local", "everywhere"] = "local"
+    home_datacenter: Annotated[str, Field(min_length=1)] | None = None
+    username: Annotated[str, Field(min_length=1)] | None = None
+    password: SecretStr | None = None
+    tls: bool = False
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    request_timeout_s: Annotated[float, Field(ge=0.5, le=60)] = 3
+
+    @model_validator(mode="after")
+    def _one_home(self) -> Self:
+        several = len(self.copies()) > 1
+        if several and self.consistency == "local" and self.home_datacenter is None:
+            raise ValueError(
+                "with copies in several data centres, appends that are decided in one of them would fork logs: set"
+                " home_datacenter, or consistency = everywhere"
+            )
+        if not self.tls and (self.tls_ca_file or self.tls_cert_file or self.tls_key_file):
+            raise ValueError("files for TLS are named, but tls is off")
+        if (self.username is None) != (self.password is None):
+            raise ValueError("username and password go together")
+        return self
+
+    def host_list(self) -> tuple[str, ...]:
+        """The contact points."""
+        return tuple(part.strip() for part in self.hosts.split(","))
+
+    def copies(self) -> dict[str, int]:
+        """Copies by data centre; "" is the one of the contact points."""
+        return _copies(self.replication)
 
 
 def _secret(secret: SecretStr) -> SecretStr:
@@ -233,6 +307,7 @@ class Settings(BaseSettings):
     grpc: GrpcSettings = GrpcSettings()
     metrics: MetricsSettings = MetricsSettings()
     store: StoreSettings = StoreSettings()
+    scylla: ScyllaSettings = ScyllaSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
     drain: DrainSettings = DrainSettings()
