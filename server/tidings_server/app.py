@@ -25,10 +25,11 @@ from tidings_server.node import Node
 from tidings_server.rpc.engine import one_wake_up
 from tidings_server.rpc.server import RpcServer
 from tidings_server.storage.base import Store, StoreUnavailable
-from tidings_server.storage.sqlite import SqliteOptions, SqliteStore
+from tidings_server.store_readings import readings
+from tidings_server.stores import make_store
 from tidings_server.telemetry.counters import Counters
 from tidings_server.telemetry.endpoint import Endpoint
-from tidings_server.telemetry.metrics import Metrics, Reading
+from tidings_server.telemetry.metrics import Metrics
 from tidings_server.telemetry.traces import OtelTracer, otlp_processor
 from tidings_server.telemetry.tracing import NO_TRACER, Tracer
 
@@ -91,10 +92,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         stack.enter_context(one_wake_up())
         verifier = TokenVerifier(settings.auth.policy(), clock)
         await verifier.prepare()
-        store = SqliteStore(
-            SqliteOptions(path=settings.store.path),
-            new_id=lambda: uuid7(clock.now_ms(), rng),
-        )
+        store = make_store(settings, lambda: uuid7(clock.now_ms(), rng))
         await store.open()
         stack.push_async_callback(store.close)
         tracer = _tracer(settings, clock, rng, stack)
@@ -175,39 +173,10 @@ def _tracer(
     return tracer
 
 
-def _readings(store: SqliteStore) -> list[Reading]:
-    c = store.counters
-    return [
-        Reading(
-            "tidings.store.transactions", "Write transactions committed.", lambda: c.transactions
-        ),
-        Reading(
-            "tidings.store.commit_time",
-            "Time spent committing them.",
-            lambda: c.commit_seconds,
-            unit="s",
-        ),
-        Reading("tidings.store.appends", "Pages appended.", lambda: c.appends),
-        Reading("tidings.store.reads", "Reads carried out.", lambda: c.reads),
-        Reading("tidings.store.failures", "Times that the database failed.", lambda: c.failures),
-        Reading(
-            "tidings.store.recoveries",
-            "Times that it could be written again.",
-            lambda: c.recoveries,
-        ),
-        Reading(
-            "tidings.store.healthy",
-            "Whether the last write succeeded.",
-            lambda: int(c.healthy),
-            total=False,
-        ),
-    ]
-
-
 def _metrics(
     settings: Settings,
     counters: Counters,
-    store: SqliteStore,
+    store: Store,
     clock: SystemClock,
     readiness: Readiness,
     stack: AsyncExitStack,
@@ -216,7 +185,7 @@ def _metrics(
         counters,
         clock,
         service_name=settings.otel.service_name,
-        readings=_readings(store),
+        readings=readings(store),
         otlp_endpoint=settings.otel.otlp_endpoint,
         otlp_interval_s=settings.otel.metrics_interval_s,
     )
