@@ -60,6 +60,8 @@ def test_the_bytes_are_those_of_the_generated_code(entry: Entry) -> None:
     )
     assert (decoded.id, decoded.user_id) == (entry.id, entry.user_id)
     assert decoded.create_time.ToMilliseconds() == entry.time_ms
+    members = (*decoded.conversation_created.members, *decoded.members_added.members)
+    assert all(member.join_seq == entry.seq for member in members)
 
 
 @given(entries)

@@ -351,6 +351,19 @@ async def test_a_backlog_over_the_limit_is_a_gap(world: World, log: str) -> None
     assert bob.seqs(log) == list(range(22, 32))
 
 
+async def test_a_gap_that_was_acknowledged_is_not_told_again(world: World, log: str) -> None:
+    for i in range(30):
+        await world.post(log, "alice", str(i))
+    bob = world.device("bob")
+    await bob.hello({log: 5}, catch_up_limit=10)
+    bob.send(acks=[(log, 21)])
+    bob.session.close()
+    again = world.device("bob")
+    await again.hello(catch_up_limit=10)
+    assert not again.of("gap")
+    assert again.seqs(log) == list(range(22, 32))
+
+
 async def test_cursors_that_a_device_names(world: World, log: str) -> None:
     for i in range(5):
         await world.post(log, "alice", str(i))

@@ -13,7 +13,8 @@ import pytest
 from tests.unit.tokens import NOW_MS, SECRET, FixedClock, jwk, jwks
 from tidings_server import doctor
 from tidings_server.config import Settings
-from tidings_server.doctor import Finding, Inspection, Level, examine
+from tidings_server.doctor import Inspection, examine
+from tidings_server.findings import Finding, Level
 
 SOUND = Inspection(what="sound")
 
@@ -46,7 +47,12 @@ def look(
         **groups,
     }
     found: dict[str, list[Finding]] = {}
-    for finding in examine(Settings(**made), FixedClock(now_ms), lambda _: inspection):
+    for finding in examine(
+        Settings(**made),
+        FixedClock(now_ms),
+        lambda _: inspection,
+        lambda: pytest.fail("no cluster"),
+    ):
         assert bool(finding.remedy) == (finding.level is not Level.OK)
         assert SECRET.decode() not in repr(finding)
         found.setdefault(finding.subject, []).append(finding)

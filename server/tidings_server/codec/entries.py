@@ -39,7 +39,9 @@ class EntryEncoder:
     def encode(self, seq: int, ordinal: int, change_id: str, user_id: str, body: Body) -> bytes:
         """One entry. `change_id` is a UUID in text form."""
         tail = (
-            element(0x42, body.content) if isinstance(body, MessagePosted) else _encode_body(body)
+            element(0x42, body.content)
+            if isinstance(body, MessagePosted)
+            else _encode_body(seq, body)
         )
         raw_user = user_id.encode()
         entry = b"".join(
@@ -72,7 +74,7 @@ def decode_entries(body: bytes) -> list[Entry]:
     return [_decode(e.entry) for e in events]
 
 
-def _encode_body(body: Body) -> bytes:
+def _encode_body(seq: int, body: Body) -> bytes:
     entry = entry_pb2.Entry()
     match body:
         case ConversationCreated(kind, title, members):
@@ -80,10 +82,10 @@ def _encode_body(body: Body) -> bytes:
             created.kind = kind.value  # type: ignore[assignment]
             created.title = title
             for m in members:
-                created.members.add(user_id=m.user_id, role=m.role.value)
+                created.members.add(user_id=m.user_id, role=m.role.value, join_seq=seq)
         case MembersAdded(members):
             for m in members:
-                entry.members_added.members.add(user_id=m.user_id, role=m.role.value)
+                entry.members_added.members.add(user_id=m.user_id, role=m.role.value, join_seq=seq)
         case MemberRemoved(user_id):
             entry.member_removed.user_id = user_id
         case ConversationJoined():

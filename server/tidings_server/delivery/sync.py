@@ -79,6 +79,10 @@ class Synchroniser:
                 limit=limits[log],
             )
             position = Position(log, begin.sent, head.last_seq, ranges, head.last_seq)
+            if begin.passed:
+                # Acknowledging what was passed over is news: without it a gap would be told again.
+                position.acked = begin.passed[0][1] - 1
+                position.passed = [(first, last) for _, first, last in begin.passed]
             starts.append((position, begin.passed))
         return SyncPlan(starts, tuple(refused))
 
