@@ -80,7 +80,7 @@ class Synchroniser:
             )
             position = Position(log, begin.sent, head.last_seq, ranges, head.last_seq)
             if begin.passed:
-                # Acknowledging what was passed over is news: without it a gap would be told again.
+                # Acknowledging what was passed over is news: it is what the server remembers of a gap.
                 position.acked = begin.passed[0][1] - 1
                 position.passed = [(first, last) for _, first, last in begin.passed]
             starts.append((position, begin.passed))
