@@ -1,4 +1,4 @@
-"""The command line: `tidings-server serve | migrate | token | backup | restore | doctor`.
+"""The command line: `tidings-server serve | migrate | token | backup | restore | begin-history | doctor`.
 
 Answers go to standard output; the log and errors, one line each, to standard error. Exit codes: 0 for success, 1 when
 something failed, 2 for a wrong command line or wrong settings.
@@ -22,8 +22,9 @@ from tidings_server.auth import KeysUnusable, NoSecret, mint
 from tidings_server.config import ConfigError, Settings, load
 from tidings_server.core.clock import SystemClock
 from tidings_server.demo import Demo, SecretUnusable, dev_secret_path, with_dev_secret
-from tidings_server.doctor import Finding, Level, examine, fail, ok
+from tidings_server.doctor import examine
 from tidings_server.errors import DomainError
+from tidings_server.findings import Finding, Level, fail, ok
 from tidings_server.rpc.engine import choose_poller
 from tidings_server.storage.base import StoreCorrupt, StoreUnavailable
 from tidings_server.telemetry import logging
@@ -131,8 +132,28 @@ def migrate(config: Path | None) -> None:
     """Bring the store's schema up to date (`serve` does it too)."""
     settings = _settings(config)
     with _one_line_each():
-        maintenance.migrate(settings.store.path)
-    click.echo(f"{settings.store.path} is up to date")
+        maintenance.migrate(settings)
+    click.echo(f"{_store_name(settings)} is up to date")
+
+
+@cli.command("begin-history")
+@config_option
+@click.confirmation_option(
+    prompt="Is the keyspace as it was restored, and does no server use it?",
+    help="Don't ask whether all servers are stopped.",
+)
+def begin_history(config: Path | None) -> None:
+    """Begin a new history in a keyspace that was restored from a backup.
+
+    Devices that had got further than the backup start from what was restored. The embedded store does not need it: its
+    `restore` does the same.
+    """
+    settings = _settings(config)
+    if settings.store.kind != "scylla":
+        raise Misuse("begin-history is for store.kind = scylla; the embedded store has `restore`")
+    with _one_line_each():
+        incarnation, stamp = maintenance.begin_history(settings)
+    click.echo(f"{_store_name(settings)}: incarnation {incarnation}, from stamp {stamp} on")
 
 
 @cli.command()
@@ -140,7 +161,7 @@ def migrate(config: Path | None) -> None:
 @config_option
 def backup(dest: Path, config: Path | None) -> None:
     """Copy the store to the new file DEST, also while a server runs, and verify the copy."""
-    settings = _settings(config)
+    settings = _embedded(_settings(config), "backup")
     with _one_line_each(), _progress("copying") as progress:
         contents = maintenance.backup(settings.store.path, dest, progress)
     click.echo(f"{dest}: {maintenance.tell(contents)}")
@@ -157,7 +178,7 @@ def restore(src: Path, to: Path | None, config: Path | None) -> None:
 
     It begins a new incarnation: devices that had got further start from what was restored.
     """
-    settings = _settings(config)
+    settings = _embedded(_settings(config), "restore")
     target = to if to is not None else settings.store.path
     with _one_line_each(), _progress("restoring") as progress:
         contents = maintenance.restore(src, target, progress)
@@ -175,7 +196,12 @@ def doctor(config: Path | None) -> int:
         return 1
     _show(ok("config", "the settings are valid"))
     worst = 0
-    for finding in examine(settings, SystemClock(), maintenance.inspect):
+    for finding in examine(
+        settings,
+        SystemClock(),
+        maintenance.inspect,
+        lambda: maintenance.inspect_cluster(settings),
+    ):
         _show(finding)
         worst |= finding.level is Level.FAIL
     return worst
@@ -216,6 +242,20 @@ def _settings(config: Path | None) -> Settings:
         return load(config)
     except ConfigError as problem:
         raise Misuse(str(problem)) from None
+
+
+def _store_name(settings: Settings) -> str:
+    if settings.store.kind == "sqlite":
+        return str(settings.store.path)
+    return f"keyspace {settings.scylla.keyspace}"
+
+
+def _embedded(settings: Settings, command: str) -> Settings:
+    if settings.store.kind != "sqlite":
+        raise Misuse(
+            f"{command} is for the embedded store; a cluster has its own means (docs/storage-scylla.md)"
+        )
+    return settings
 
 
 def _show(finding: Finding) -> None:

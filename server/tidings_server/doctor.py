@@ -12,16 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
 from tidings_server.auth import KeysUnusable, TokenVerifier
 from tidings_server.auth.sources import fetch_jwks
+from tidings_server.cluster_doctor import ClusterFacts, examine_cluster
 from tidings_server.config import Address, Settings
 from tidings_server.core.clock import Clock
 from tidings_server.demo import SecretUnusable, dev_secret_path, read_dev_secret
+from tidings_server.findings import Finding, fail, ok, warn
 
 _GIB = 1 << 30
 _MIN_FREE = _GIB // 4
@@ -33,24 +34,6 @@ _EARLIEST_MS = 1_735_689_600_000  # 2025: before this server was written
 _MEMORY_FILESYSTEMS = frozenset({"tmpfs", "ramfs"})
 _SHARED_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph"})
 _CLOCK_UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
-
-
-class Level(Enum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at; `remedy` says what to do when it isn't well."""
-
-    level: Level
-    subject: str
-    what: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +49,29 @@ class Inspection:
     what: str = ""
 
 
-def ok(subject: str, what: str) -> Finding:
-    """All is well."""
-    return Finding(Level.OK, subject, what)
-
-
-def warn(subject: str, what: str, remedy: str) -> Finding:
-    """It works, but somebody should know."""
-    return Finding(Level.WARN, subject, what, remedy)
-
-
-def fail(subject: str, what: str, remedy: str) -> Finding:
-    """The server will not work, or not keep its promise."""
-    return Finding(Level.FAIL, subject, what, remedy)
-
-
 def examine(
     settings: Settings,
     clock: Clock,
     inspect_store: Callable[[Path], Inspection],
+    inspect_cluster: Callable[[], ClusterFacts],
 ) -> Iterator[Finding]:
     """Everything that can be looked at, one after the other. Leaves everything as it was.
 
-    `inspect_store` looks at an existing database file.
+    `inspect_store` looks at an existing database file, `inspect_cluster` at the cluster; one of them is used.
     """
     yield from _keys(settings, clock)
     yield from _addresses(settings)
+    if settings.store.kind == "sqlite":
+        yield from _embedded(settings, inspect_store)
+        yield from _clock(clock, settings.store.path)
+    else:
+        yield from examine_cluster(settings.scylla, inspect_cluster)
+        yield from _clock(clock, None)
+    yield from _files()
+    yield from _collector(settings)
+
+
+def _embedded(settings: Settings, inspect_store: Callable[[Path], Inspection]) -> Iterator[Finding]:
     folder = _existing(settings.store.path.absolute().parent)
     yield from _folder(folder)
     if os.access(folder, os.W_OK):
@@ -100,9 +80,6 @@ def examine(
         yield from _store(settings.store.path, inspect_store)
     else:
         yield ok("store", f"{settings.store.path} is not there yet; the server makes it")
-    yield from _clock(clock, settings.store.path)
-    yield from _files()
-    yield from _collector(settings)
 
 
 def _keys(settings: Settings, clock: Clock) -> Iterator[Finding]:
@@ -282,11 +259,11 @@ def _sync_time(folder: Path) -> float:
     return median(times)
 
 
-def _clock(clock: Clock, database: Path) -> Iterator[Finding]:
+def _clock(clock: Clock, database: Path | None) -> Iterator[Finding]:
     now = clock.now_ms()
     shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now / 1000))
     remedy = "set the clock, and keep it by NTP: positions in time and tokens depend on it"
-    written = database.stat().st_mtime * 1000 if database.exists() else 0
+    written = database.stat().st_mtime * 1000 if database is not None and database.exists() else 0
     if now < _EARLIEST_MS:
         yield fail("clock", f"it is {shown}, before this server was written", remedy)
     elif written > now + 60_000:

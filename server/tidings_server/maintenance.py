@@ -1,4 +1,4 @@
-"""Maintenance of the embedded store: bringing it up to date, backing it up, restoring and inspecting it.
+"""Maintenance of the store: bringing it up to date, backing it up, restoring and inspecting it.
 
 Everything here blocks, and raises StoreUnavailable, StoreCorrupt or OSError with a text for the operator.
 """
@@ -11,27 +11,48 @@ from pathlib import Path
 
 import uvloop
 
+from tidings_server.cluster_doctor import ClusterFacts
+from tidings_server.config import Settings
 from tidings_server.core.clock import SystemClock
 from tidings_server.core.ids import uuid7
 from tidings_server.doctor import Inspection
 from tidings_server.storage.base import StoreCorrupt, StoreUnavailable
-from tidings_server.storage.sqlite import SqliteOptions, SqliteStore
 from tidings_server.storage.sqlite import backup as copies
 from tidings_server.storage.sqlite.backup import Contents
 from tidings_server.storage.sqlite.inspection import inspect as inspect_file
+from tidings_server.stores import make_store, scylla_options
 
 Progress = Callable[[int, int], None]
 
 
-def migrate(path: Path) -> None:
+def migrate(settings: Settings) -> None:
     """Makes the store if it is absent, and brings its schema up to date."""
 
     async def open_and_close() -> None:
-        store = SqliteStore(SqliteOptions(path=path), new_id=_new_id)
+        store = make_store(settings, _new_id)
         await store.open()
         await store.close()
 
     uvloop.run(open_and_close())
+
+
+def begin_history(settings: Settings) -> tuple[str, int]:
+    """Begins a new history in a keyspace that was restored; gives its incarnation, and the stamp at which the old one
+    ended. No server may use the keyspace.
+    """
+    options = scylla_options(settings.scylla)
+    from tidings_server.storage.scylla.restoring import begin_restored  # noqa: PLC0415
+
+    history = begin_restored(options, new_id=_new_id)
+    return history.incarnation, max(history.ended.values())
+
+
+def inspect_cluster(settings: Settings) -> ClusterFacts:
+    """Looks at the cluster for the doctor."""
+    options = scylla_options(settings.scylla)
+    from tidings_server.storage.scylla.inspection import inspect as look  # noqa: PLC0415
+
+    return look(options)
 
 
 def backup(path: Path, target: Path, progress: Progress) -> Contents:

@@ -1,0 +1,201 @@
+"""What is asked of the cluster: the prepared statements, and rows as they are bound and read."""
+
+# ruff: noqa: S608  # statements are put together from constants
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from cassandra.cluster import Session
+from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
+
+from tidings_server.core.entries import Role
+from tidings_server.core.memberships import Interval, Membership
+from tidings_server.core.pages import bucket_of
+from tidings_server.storage.base import Append
+from tidings_server.storage.scylla.connection import translated
+
+IN_AT_MOST = 64
+"""Keys in one request. ScyllaDB refuses more than 100."""
+ROWS_A_BATCH = 32
+"""Rows of one partition that are written by one request."""
+
+_PAGE = "seq, entries, stamp, ordinal, commit_id, ids, flags, body, rev"
+_PAGES = "FROM log WHERE log = ? AND bucket = ? AND kind = 1"
+_HEAD = (
+    "last_seq = ?, head_ordinal = ?, head_stamp = ?, head_commit_id = ?, head_pending = ?,"
+    " entries = ?, stamp = ?, ordinal = ?, flags = ?, rev = 0, commit_id = ?, ids = ?, body = ?"
+)
+_AT = "WHERE log = ? AND bucket = ? AND kind = 1 AND seq = ?"
+
+_TEXTS = {
+    # One statement writes the bucket's head, which is static, and the page, on the condition on the head.
+    "append": f"UPDATE log SET {_HEAD} {_AT} IF last_seq = ?",
+    "append_first": f"UPDATE log SET {_HEAD}, snapshot = ? {_AT} IF last_seq = NULL",
+    "mark": "UPDATE log SET flags = ? WHERE log = ? AND bucket = ? AND kind = 3 AND seq = ?",
+    "heads": "SELECT DISTINCT log, last_seq, head_ordinal, head_stamp, head_commit_id, head_pending FROM log"
+    " WHERE log IN ? AND bucket = ?",
+    "snapshot": "SELECT DISTINCT snapshot FROM log WHERE log = ? AND bucket = ?",
+    "hints": "SELECT log, bucket FROM bucket_hint WHERE log IN ?",
+    "hint": "UPDATE bucket_hint USING TIMESTAMP ? SET bucket = ? WHERE log = ?",
+    "pages_from": f"SELECT {_PAGE} {_PAGES} AND seq >= ? AND seq <= ? LIMIT ?",
+    "pages_back": f"SELECT {_PAGE} {_PAGES} AND seq <= ? ORDER BY kind DESC, seq DESC LIMIT ?",
+    "pages_at": f"SELECT {_PAGE} {_PAGES} AND seq IN ?",
+    "ids_back": f"SELECT seq, stamp, ids {_PAGES} AND seq <= ? ORDER BY kind DESC, seq DESC LIMIT ?",
+    "marks": "SELECT seq, flags FROM log WHERE log = ? AND bucket = ? AND kind = 3 AND seq > ? LIMIT ?",
+    "put_membership": "UPDATE membership USING TIMESTAMP ? SET as_of = ?, role = ?, is_current = ?, intervals = ?"
+    " WHERE log = ? AND user_id = ?",
+    "put_membership_of_user": "UPDATE membership_of_user USING TIMESTAMP ? SET as_of = ?, role = ?, intervals = ?"
+    " WHERE user_id = ? AND log = ?",
+    "memberships": "SELECT user_id, as_of, role, intervals FROM membership WHERE log = ? AND user_id IN ?",
+    "memberships_of": "SELECT log, as_of, role, intervals FROM membership_of_user WHERE user_id = ? AND log IN ?",
+    "list_memberships": "SELECT user_id, as_of, role, intervals, is_current FROM membership"
+    " WHERE log = ? AND user_id > ? LIMIT ?",
+    "put_user_log": "INSERT INTO user_log (user_id, log) VALUES (?, ?)",
+    "user_logs": "SELECT log FROM user_log WHERE user_id = ?",
+    "put_cursor": "UPDATE device_cursor USING TIMESTAMP ? SET seq = ?"
+    " WHERE user_id = ? AND device_id = ? AND log = ?",
+    "cursors": "SELECT log, seq FROM device_cursor WHERE user_id = ? AND device_id = ?",
+    "put_delivered": "UPDATE receipt USING TIMESTAMP ? SET delivered_seq = ? WHERE log = ? AND user_id = ?",
+    "put_read": "UPDATE receipt USING TIMESTAMP ? SET read_seq = ?, read_ordinal = ? WHERE log = ? AND user_id = ?",
+    "receipts": "SELECT log, user_id, delivered_seq, read_seq, read_ordinal FROM receipt"
+    " WHERE log = ? AND user_id IN ?",
+    "receipts_of": "SELECT log, user_id, delivered_seq, read_seq, read_ordinal FROM receipt"
+    " WHERE log IN ? AND user_id = ?",
+    "list_receipts": "SELECT log, user_id, delivered_seq, read_seq, read_ordinal FROM receipt"
+    " WHERE log = ? AND user_id > ? LIMIT ?",
+    "put_seen": "UPDATE presence USING TIMESTAMP ? SET last_seen_ms = ? WHERE user_id = ?",
+    "put_status": "UPDATE presence USING TIMESTAMP ? SET status_ms = ?, availability = ?, status_text = ?"
+    " WHERE user_id = ?",
+    "presence": "SELECT user_id, last_seen_ms, status_ms, availability, status_text FROM presence WHERE user_id IN ?",
+    "probe": "INSERT INTO probe (id) VALUES (?) IF NOT EXISTS USING TTL 60",
+}
+_NOT_REPEATABLE = frozenset({"append", "append_first", "probe"})
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """The statements, prepared. Each is a field by its name above."""
+
+    append: PreparedStatement
+    append_first: PreparedStatement
+    mark: PreparedStatement
+    heads: PreparedStatement
+    snapshot: PreparedStatement
+    hints: PreparedStatement
+    hint: PreparedStatement
+    pages_from: PreparedStatement
+    pages_back: PreparedStatement
+    pages_at: PreparedStatement
+    ids_back: PreparedStatement
+    marks: PreparedStatement
+    put_membership: PreparedStatement
+    put_membership_of_user: PreparedStatement
+    memberships: PreparedStatement
+    memberships_of: PreparedStatement
+    list_memberships: PreparedStatement
+    put_user_log: PreparedStatement
+    user_logs: PreparedStatement
+    put_cursor: PreparedStatement
+    cursors: PreparedStatement
+    put_delivered: PreparedStatement
+    put_read: PreparedStatement
+    receipts: PreparedStatement
+    receipts_of: PreparedStatement
+    list_receipts: PreparedStatement
+    put_seen: PreparedStatement
+    put_status: PreparedStatement
+    presence: PreparedStatement
+    probe: PreparedStatement
+
+
+def prepare(session: Session) -> Statements:
+    """Prepares all of them. Blocks. Raises StoreUnavailable."""
+    assert {f.name for f in fields(Statements)} == _TEXTS.keys()
+    prepared = {}
+    with translated("preparing statements"):
+        for name, text in _TEXTS.items():
+            prepared[name] = session.prepare(text)
+            prepared[name].is_idempotent = name not in _NOT_REPEATABLE
+    return Statements(**prepared)
+
+
+def append_of(statements: Statements, request: Append) -> BoundStatement | BatchStatement:
+    """The request that carries out an append: the same each time, for an append that is the same."""
+    page = request.page
+    first = page.first_seq
+    bucket = bucket_of(first)
+    head = (
+        page.last_seq,
+        page.ordinal,
+        page.stamp,
+        page.commit_id,
+        dump_positions(request.pending),
+        page.count,
+        page.stamp,
+        page.ordinal,
+        page.flags,
+        page.commit_id,
+        page.ids,
+        page.body,
+    )
+    if request.snapshot is None:
+        bound = statements.append.bind((*head, request.log, bucket, first, request.expected_head))
+    else:
+        bound = statements.append_first.bind((*head, request.snapshot, request.log, bucket, first))
+    if not page.flags:
+        return bound
+    batch = BatchStatement()
+    batch.add(bound)
+    batch.add(statements.mark.bind((page.flags, request.log, bucket, first)))
+    return batch
+
+
+def batches(statements: Sequence[BoundStatement]) -> list[BoundStatement | BatchStatement]:
+    """Writes of rows of one partition, many in one request."""
+    found: list[BoundStatement | BatchStatement] = []
+    for part in parts(statements, ROWS_A_BATCH):
+        if len(part) == 1:
+            found.append(part[0])
+        else:
+            batch = BatchStatement(BatchType.UNLOGGED)
+            batch.is_idempotent = True
+            for statement in part:
+                batch.add(statement)
+            found.append(batch)
+    return found
+
+
+def parts(values: Sequence[Any], size: int = IN_AT_MOST) -> Iterable[Sequence[Any]]:
+    """A sequence in parts of a size."""
+    return (values[at : at + size] for at in range(0, len(values), size))
+
+
+def timestamp(value: int) -> int:
+    """The timestamp with which a max register is written: 0 would be no timestamp to some."""
+    return value + 1
+
+
+def dump_intervals(intervals: Iterable[Interval]) -> str:
+    """Stays as JSON: [[join_seq, join_ordinal, removed_seq], ...]."""
+    return json.dumps([[i.join_seq, i.join_ordinal, i.removed_seq] for i in intervals])
+
+
+def load_membership(user_id: str, as_of: int, role: int, intervals: str) -> Membership:
+    """A membership from its columns."""
+    stays = tuple(Interval(*stay) for stay in json.loads(intervals))
+    return Membership(user_id, Role(role), as_of, stays)
+
+
+def dump_positions(positions: Sequence[int]) -> bytes:
+    """Positions as 8 bytes each, big-endian."""
+    return struct.pack(f">{len(positions)}Q", *positions)
+
+
+def load_positions(raw: bytes) -> tuple[int, ...]:
+    """The positions in such bytes."""
+    return struct.unpack(f">{len(raw) // 8}Q", raw)
