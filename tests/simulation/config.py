@@ -107,6 +107,7 @@ def _sizes(rng: random.Random) -> Sizes:
         bucket=rng.choice((7, 20, 10_000)),
         page_entries=rng.choice((2, 5, 100)),
         ids=rng.choice((4, 20, 8192)),
+        older_ids=rng.choice((1, 20, 32 * 8192)),
         logs=rng.choice((2, 20_000)),
         tail_bytes=rng.choice((0, 2_000, 64 << 20)),
         chunk_bytes=rng.choice((100, 1_000, 128 * 1024)),

@@ -15,13 +15,14 @@ from tidings_server.node import Node
 class Sizes:
     """Sizes within the server. The defaults are its own.
 
-    `ids` and `logs` are what the sequencer keeps in memory of each log and in all, `tail_bytes` is what the tail cache
-    keeps.
+    `ids`, `older_ids` and `logs` are what the sequencer keeps in memory of each log and in all, `tail_bytes` is what
+    the tail cache keeps.
     """
 
     bucket: int = 10_000
     page_entries: int = 100
     ids: int = 8192
+    older_ids: int = 32 * 8192
     logs: int = 20_000
     tail_bytes: int = 64 << 20
     chunk_bytes: int = 128 * 1024
@@ -51,7 +52,7 @@ def made_small(sizes: Sizes) -> Iterator[None]:
                     setattr(module, constant, value)
     init = RecentIds.__init__
     defaults = init.__defaults__
-    init.__defaults__ = (sizes.ids,)
+    init.__defaults__ = (sizes.ids, sizes.older_ids)
     try:
         yield
     finally:

@@ -29,9 +29,9 @@ COMMITS = st.lists(
 )
 
 
-@given(COMMITS, st.integers(1, 12), st.integers(0, 60), st.integers(0))
+@given(COMMITS, st.integers(1, 12), st.integers(1, 20), st.integers(0, 60), st.integers(0))
 def test_no_committed_id_counts_as_new(
-    commits: list[tuple[int, int]], capacity: int, loaded_at: int, seed: int
+    commits: list[tuple[int, int]], capacity: int, older: int, loaded_at: int, seed: int
 ) -> None:
     rng = random.Random(seed)
     stamp = NOW_MS
@@ -42,7 +42,7 @@ def test_no_committed_id_counts_as_new(
     # The log is loaded when some commits are done: those before are not in memory, the others come one by one.
     loaded_at = min(loaded_at, len(pages))
     before = pages[loaded_at - 1][0] if loaded_at else None
-    recent = RecentIds(latest_unseen(before) if before is not None else -1, capacity)
+    recent = RecentIds(latest_unseen(before) if before is not None else -1, capacity, older)
     for seq, (stamp, raw) in enumerate(pages, 1):
         if seq > loaded_at:
             recent.add(raw, seq, stamp)
@@ -63,7 +63,7 @@ def test_what_must_be_looked_up_lies_where_the_look_up_reads(
 
 def test_new_ids_need_no_look_up_while_senders_clocks_are_right() -> None:
     rng = random.Random(1)
-    recent = RecentIds(-1, capacity=10)
+    recent = RecentIds(-1, capacity=10, older=20)
     for i in range(1000):
         raw = id_bytes(uuid7(NOW_MS + i * 100, rng))
         assert not may_be_old(recent, raw)
@@ -72,7 +72,7 @@ def test_new_ids_need_no_look_up_while_senders_clocks_are_right() -> None:
 
 def test_one_sender_ahead_of_time_does_not_send_all_others_to_the_store() -> None:
     rng = random.Random(1)
-    recent = RecentIds(-1, capacity=10)
+    recent = RecentIds(-1, capacity=10, older=20)
     ahead = id_bytes(uuid7(NOW_MS + SKEW_MS, rng))
     recent.add(ahead, 1, NOW_MS)
     for i in range(1000):
@@ -84,20 +84,25 @@ def test_one_sender_ahead_of_time_does_not_send_all_others_to_the_store() -> Non
 
 def test_memory_is_bounded_whatever_the_ids_are() -> None:
     rng = random.Random(1)
-    recent = RecentIds(-1, capacity=10)
-    ids = [id_bytes(uuid7(NOW_MS + SKEW_MS, rng)) for _ in range(1000)]
+    recent = RecentIds(-1, capacity=10, older=20)
+    ids = [id_bytes(uuid7(NOW_MS + SKEW_MS, rng)) for _ in range(250)]
     for seq, raw in enumerate(ids, 1):
         recent.add(raw, seq, NOW_MS)
-        assert sum(recent.find(other) is not None for other in ids[:seq]) <= 10
+        assert sum(recent.find(other) is not None for other in ids[:seq]) <= 33
         assert all(may_be_old(recent, other) for other in ids[:seq])
 
 
 def test_an_id_that_several_senders_used() -> None:
-    recent = RecentIds(-1)
-    raw = id_bytes(uuid7(NOW_MS, random.Random(1)))
+    rng = random.Random(1)
+    recent = RecentIds(-1, capacity=4, older=1000)
+    raw = id_bytes(uuid7(NOW_MS, rng))
     for seq in (3, 3, 7, 7, 9, 3):
         recent.add(raw, seq, NOW_MS)
     assert recent.find(raw) == (3, 7, 9)
+    for seq in range(10, 200):
+        recent.add(id_bytes(uuid7(NOW_MS + seq, rng)), seq, NOW_MS + seq)
+    recent.add(raw, 200, NOW_MS + 200)
+    assert recent.find(raw) == (3, 7, 9, 200)
 
 
 @given(

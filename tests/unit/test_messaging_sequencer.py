@@ -15,7 +15,7 @@ from tidings_server.core.entries import MembersAdded, MessagePosted, NewMember
 from tidings_server.core.ids import uuid7
 from tidings_server.core.pages import BUCKET_SIZE
 from tidings_server.errors import DomainError, Reason
-from tidings_server.messaging import lookup
+from tidings_server.messaging import log_state, lookup
 from tidings_server.messaging.effects import MembershipEffects
 from tidings_server.messaging.proposals import Committed, PostMessage
 from tidings_server.messaging.sequencer import SETTLE_DEADLINE_S, Sequencer
@@ -280,6 +280,22 @@ async def test_a_look_up_has_a_budget(
     for _ in range(2):
         problem = await refusal(world, "alice", world.message(log, change_id=early, text="other"))
     assert problem.reason is Reason.ID_REUSED
+
+
+async def test_fresh_messages_are_not_looked_up_in_a_busy_log(
+    world: World, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_state, "_RECENT_PAGES", 10)
+    for i in range(95):
+        world.clock.step(20)
+        await world.post(log, "alice", str(i))
+    await world.restart()
+    await world.post(log, "bob", "loads the log")
+    reads = world.script.calls["read_ids"]
+    for i in range(20):
+        world.clock.step(20)
+        await world.post(log, "alice", str(i))
+    assert world.script.calls["read_ids"] == reads
 
 
 async def test_many_ids_ahead_do_not_slow_others(world: World, log: str) -> None:

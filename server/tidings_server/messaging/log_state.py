@@ -4,6 +4,7 @@ the newest ids.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ from ..core import state as folding
 from ..core.entries import ConversationCreated, Entry
 from ..core.ids import is_inbox
 from ..core.memberships import Membership, affected_users, fold_membership
-from ..core.pages import Page, PageFlag, page_ids
-from ..storage.base import Head, Store
+from ..core.pages import ID_BYTES, Page, PageFlag, page_ids
+from ..storage.base import Head, PageIds, Store
 from .recent_ids import RecentIds, latest_unseen
 
-_RECENT_MS = 10 * 60 * 1000
+_RECENT_MS = 7 * 60 * 1000
 _RECENT_PAGES = 500
 _FLAGGED_AT_ONCE = 500
 MAX_MEMBERSHIPS = 20_000
@@ -144,17 +145,32 @@ async def _fold_stored(store: Store, state: LogState) -> None:
 
 
 async def _read_recent(store: Store, state: LogState, now_ms: int) -> None:
-    horizon = now_ms - _RECENT_MS
+    """Reads the ids of the last minutes, so that no fresh id has to be looked up."""
+    horizon = max(now_ms, state.stamp) - _RECENT_MS
     if state.stamp < horizon:
         return
-    pages = await store.read_ids(
-        state.log, before=state.head + 1, min_stamp=horizon, max_pages=_RECENT_PAGES
-    )
-    # What was not read has a stamp of at most the oldest one read (stamps may repeat), or lies before
-    # the horizon.
-    unread = pages[-1].stamp if len(pages) == _RECENT_PAGES else horizon - 1
+    newest_first: list[PageIds] = []
+    before, count = state.head + 1, 0
+    # What is not read has a stamp of at most the oldest one read (stamps may repeat), or lies before the horizon.
+    unread = horizon - 1
+    while True:
+        pages = await store.read_ids(
+            state.log, before=before, min_stamp=horizon, max_pages=_RECENT_PAGES
+        )
+        newest_first += pages
+        count += sum(len(page.ids) for page in pages) // ID_BYTES
+        if len(pages) < _RECENT_PAGES:
+            break
+        before = pages[-1].first_seq
+        if count >= state.recent.capacity:
+            unread = pages[-1].stamp
+            break
     state.recent.unseen_time = latest_unseen(unread)
-    for page in reversed(pages):
-        for offset in range(len(page.ids) // 16):
-            raw = page.ids[offset * 16 : offset * 16 + 16]
-            state.recent.add(raw, page.first_seq + offset, page.stamp)
+    for number, page in enumerate(reversed(newest_first), 1):
+        for at in range(0, len(page.ids), ID_BYTES):
+            state.recent.add(
+                page.ids[at : at + ID_BYTES], page.first_seq + at // ID_BYTES, page.stamp
+            )
+        if not number % _RECENT_PAGES:
+            # Others have their turn.
+            await asyncio.sleep(0)

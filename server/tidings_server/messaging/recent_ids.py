@@ -5,6 +5,7 @@ for ever".
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections import deque
 
 from ..core.ids import SKEW_MS
@@ -14,6 +15,25 @@ Positions = int | tuple[int, ...]
 
 FAR_AHEAD_MS = 10_000
 """Ids that lie this far ahead of the stamp come from a wrong clock, not from the unsteadiness of a right one."""
+_BLOCK_IDS = 1024
+
+
+class _Block:
+    """Ids that are seldom asked for: joined, 16 bytes each, with their positions and the range of their times."""
+
+    __slots__ = ("high", "ids", "low", "seqs")
+
+    def __init__(self) -> None:
+        self.ids = bytearray()
+        self.seqs = array("q")
+        self.low = 1 << 62
+        self.high = -1
+
+    def add(self, raw: bytes, time_ms: int, seq: int) -> None:
+        self.ids += raw
+        self.seqs.append(seq)
+        self.low = min(self.low, time_ms)
+        self.high = max(self.high, time_ms)
 
 
 class RecentIds:
@@ -24,17 +44,39 @@ class RecentIds:
     times up to s + 5 min: `unseen_time` is the largest time that an id not held may have. Ids
     beyond it that aren't held are new for certain; others must be looked up in the store, in every
     page with a stamp of at least t - 5 min.
+
+    The newest `capacity` ids are held in a dict, about `older` before them in blocks, at 24 bytes each.
     """
 
-    __slots__ = ("_capacity", "_far", "_order", "_positions", "unseen_time")
+    __slots__ = (
+        "_blocks",
+        "_capacity",
+        "_far",
+        "_filling",
+        "_older",
+        "_older_high",
+        "_order",
+        "_positions",
+        "unseen_time",
+    )
 
-    def __init__(self, unseen_time: int, capacity: int = 8192) -> None:
+    def __init__(self, unseen_time: int, capacity: int = 8192, older: int = 32 * 8192) -> None:
         self.unseen_time = unseen_time
         self._capacity = capacity
+        self._older = older
         self._positions: dict[bytes, Positions] = {}
         self._order: deque[bytes] = deque()
+        self._blocks: deque[_Block] = deque()
+        self._filling = _Block()
+        # The largest time of an id in a block: what is newer is in none.
+        self._older_high = -1
         # The times of the ids that lay far ahead when they were added, the earliest first.
         self._far: list[int] = []
+
+    @property
+    def capacity(self) -> int:
+        """How many ids are held, about."""
+        return self._capacity + self._older
 
     def crowded(self, now_ms: int) -> bool:
         """Whether so many ids lie far ahead of a stamp that more of them would push out each other."""
@@ -47,7 +89,17 @@ class RecentIds:
 
     def find(self, raw: bytes) -> Positions | None:
         """The position, or positions, that are known to hold an id."""
-        return self._positions.get(raw)
+        known = self._positions.get(raw)
+        time_ms = _time(raw)
+        if time_ms > self._older_high:
+            return known
+        found = [] if known is None else [known] if isinstance(known, int) else list(known)
+        for block in (*self._blocks, self._filling):
+            if block.low <= time_ms <= block.high:
+                found += [block.seqs[at] for at in offsets(block.ids, raw)]
+        if len(found) < 2:
+            return found[0] if found else None
+        return tuple(sorted(set(found)))
 
     def add(self, raw: bytes, seq: int, now_ms: int) -> None:
         """Notes a committed id. `now_ms` is the stamp of its page."""
@@ -55,7 +107,7 @@ class RecentIds:
         if known is None:
             self._positions[raw] = seq
             self._order.append(raw)
-            time_ms = int.from_bytes(raw[:6], "big")
+            time_ms = _time(raw)
             if time_ms > now_ms + FAR_AHEAD_MS:
                 self._near(now_ms)
                 heapq.heappush(self._far, time_ms)
@@ -68,22 +120,37 @@ class RecentIds:
             self._positions[raw] = (*known, seq)
 
     def _evict(self, now_ms: int) -> None:
-        # An id that lies ahead stays: dropping it would send every newer id to the store. Those far ahead are few, see
-        # `crowded`; of the others only some are looked at, so that a crowd of them costs no more than that.
-        looks = 4
-        while True:
-            raw = self._order.popleft()
-            ahead_ms = int.from_bytes(raw[:6], "big") - now_ms
-            looks -= ahead_ms <= FAR_AHEAD_MS
-            if ahead_ms <= 0 or (looks < 0 and ahead_ms <= FAR_AHEAD_MS) or self._all_far():
-                break
-            self._order.append(raw)
-        del self._positions[raw]
-        self.unseen_time = max(self.unseen_time, now_ms + ahead_ms)
+        """The oldest id of the dict goes into a block; when there are too many blocks, the oldest is let go of."""
+        raw = self._order.popleft()
+        positions = self._positions.pop(raw)
+        time_ms = _time(raw)
+        for seq in (positions,) if isinstance(positions, int) else positions:
+            self._filling.add(raw, time_ms, seq)
+        self._older_high = max(self._older_high, time_ms)
+        if len(self._filling.seqs) < min(_BLOCK_IDS, max(self._older // 8, 1)):
+            return
+        self._blocks.append(self._filling)
+        self._filling = _Block()
+        while sum(len(block.seqs) for block in self._blocks) > self._older:
+            self._let_go(self._blocks.popleft(), now_ms)
 
-    def _all_far(self) -> bool:
-        """Whether nothing else is held: notes, which are never refused, may fill an inbox so."""
-        return len(self._far) > self._capacity // 2
+    def _let_go(self, block: _Block, now_ms: int) -> None:
+        times = [_time(block.ids[at : at + 6]) for at in range(0, len(block.ids), ID_BYTES)]
+        ahead = [at for at, time_ms in enumerate(times) if time_ms > now_ms]
+        if 2 * len(ahead) > len(times):
+            # `crowded` keeps them few; notes, which are never refused, may be many.
+            ahead = []
+        # An id that lies ahead stays: without it every newer one would have to be looked up.
+        for at in ahead:
+            raw = bytes(block.ids[at * ID_BYTES : (at + 1) * ID_BYTES])
+            self._filling.add(raw, times[at], block.seqs[at])
+        gone = set(range(len(times))).difference(ahead)
+        self.unseen_time = max(self.unseen_time, *(times[at] for at in gone))
+        self._older_high = max((b.high for b in (*self._blocks, self._filling)), default=-1)
+
+
+def _time(raw: bytes | bytearray) -> int:
+    return int.from_bytes(raw[:6], "big")
 
 
 def latest_unseen(stamp: int) -> int:
@@ -96,7 +163,7 @@ def earliest_stamp(id_time_ms: int) -> int:
     return id_time_ms - SKEW_MS
 
 
-def offsets(ids: bytes, raw: bytes) -> list[int]:
+def offsets(ids: bytes | bytearray, raw: bytes) -> list[int]:
     """Which of the 16-byte ids joined in `ids` are `raw`."""
     found = []
     at = ids.find(raw)
