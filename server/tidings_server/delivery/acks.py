@@ -31,7 +31,9 @@ class AckBook:
         self._store = store
         self._sequencer = sequencer
         self._bus = bus
-        self._cursors: dict[tuple[str, str, str], int] = {}
+        # By user and device, then by log. Those that are just being written are still remembered.
+        self._cursors: dict[tuple[str, str], dict[str, int]] = {}
+        self._being_written: dict[tuple[str, str], dict[str, int]] = {}
         self._delivered: dict[tuple[str, str], int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -39,9 +41,9 @@ class AckBook:
     def note(self, principal: Principal, name: str, seq: int) -> None:
         """A device has applied a log up to a position."""
         user = principal.user_id
-        key = (user, principal.device_id, name)
-        if self._cursors.get(key, 0) < seq:
-            self._cursors[key] = seq
+        cursors = self._cursors.setdefault((user, principal.device_id), {})
+        if cursors.get(name, 0) < seq:
+            cursors[name] = seq
         if not is_inbox(name) and self._delivered.get((name, user), 0) < seq:
             self._delivered[name, user] = seq
         if self._timer is None and self._writing is None:
@@ -49,11 +51,8 @@ class AckBook:
 
     def remembered(self, principal: Principal) -> dict[str, int]:
         """The cursors of a device that are not written yet."""
-        return {
-            name: seq
-            for (user, device, name), seq in self._cursors.items()
-            if user == principal.user_id and device == principal.device_id
-        }
+        key = (principal.user_id, principal.device_id)
+        return {**self._being_written.get(key, {}), **self._cursors.get(key, {})}
 
     async def close(self) -> None:
         """Writes what was gathered."""
@@ -88,6 +87,7 @@ class AckBook:
 
     async def _write(self) -> None:
         cursors, self._cursors = self._cursors, {}
+        self._being_written = cursors
         delivered, self._delivered = self._delivered, {}
         receipts = []
         for (name, user), seq in delivered.items():
@@ -95,7 +95,11 @@ class AckBook:
                 receipts.append(Receipt(name, user, delivered_seq=seq))
         try:
             if cursors:
-                rows = [CursorRow(u, d, name, seq) for (u, d, name), seq in cursors.items()]
+                rows = [
+                    CursorRow(user, device, name, seq)
+                    for (user, device), seqs in cursors.items()
+                    for name, seq in seqs.items()
+                ]
                 await self._store.put_cursors(rows)
             if receipts:
                 await self._store.put_receipts(receipts)
@@ -103,6 +107,8 @@ class AckBook:
             # The devices are offered these entries again, and acknowledge them again.
             log.warning("acks_not_written", cause=str(problem), cursors=len(cursors))
             return
+        finally:
+            self._being_written = {}
         for r in receipts:
             if tells_live(self._sequencer.member_count(r.log)):
                 event = receipt_event(r.log, r.user_id, r.delivered_seq, 0)
