@@ -12,7 +12,7 @@ lock() { # OUTPUT ARGUMENT...
 }
 
 projects=(pyproject.toml clients/python/pyproject.toml)
-lock dev.txt "$@" "${projects[@]}" --extra terminal --group dev
+lock dev.txt "$@" "${projects[@]}" --extra terminal --extra cluster --group dev
 # A part of dev.txt, in the same versions.
-lock run.txt "$@" "${projects[@]}" --extra terminal --group build --constraints requirements/dev.txt
+lock run.txt "$@" "${projects[@]}" --extra terminal --extra cluster --group build --constraints requirements/dev.txt
 lock bootstrap.txt "$@" requirements/bootstrap.in
