@@ -180,7 +180,10 @@ class World:
 
     _worlds = count()
 
-    def __init__(self, *, limits: Limits | None = None, disk: MemoryDisk | None = None) -> None:
+    def __init__(
+        self, *, limits: Limits | None = None, disk: MemoryDisk | None = None, shared: bool = False
+    ) -> None:
+        self.shared = shared
         self.rng = random.Random(next(self._worlds))
         self.clock = VirtualClock()
         self.script = Script()
@@ -189,7 +192,9 @@ class World:
         self.node = self._make()
 
     def _make(self) -> Node:
-        self.store = MemoryStore(self.disk, new_id=self.new_id, faults=self.script)
+        self.store = MemoryStore(
+            self.disk, new_id=self.new_id, faults=self.script, shared=self.shared
+        )
         return Node(self.store, LocalBus(), self.clock, self.rng, self.verify, limits=self.limits)
 
     async def start(self) -> World:

@@ -69,12 +69,19 @@ def build(
             break
         if proposal.changes_state and len(pending) >= MAX_PENDING:
             break
-        queue.popleft()
+        refusal: DomainError | None = None
+        body: Body | None = None
         try:
             body = decide(state, proposal, stamp)
             _check_after(state, proposal, taken)
         except DomainError as problem:
-            proposal.done(problem)
+            refusal = problem
+        if (refusal is not None or body is None) and state.shared and not proposal.verified:
+            # The condition of a commit validates what is appended, not what is refused.
+            break
+        queue.popleft()
+        if refusal is not None:
+            proposal.done(refusal)
             continue
         if body is None:
             proposal.done(Committed(0, stamp))

@@ -40,7 +40,7 @@ class LogState:
 
     `memberships` maps users to their row, or to None when they have none; users not in it are
     unknown. `pending` are the positions of changes whose effects outside the log are not known to
-    be written.
+    be written. `shared` tells that others append to the log as well.
     """
 
     __slots__ = (
@@ -52,11 +52,13 @@ class LogState:
         "pending",
         "recent",
         "searches",
+        "shared",
         "stamp",
     )
 
-    def __init__(self, log: str, head: Head | None) -> None:
+    def __init__(self, log: str, head: Head | None, *, shared: bool = False) -> None:
         self.log = log
+        self.shared = shared
         self.head = head.last_seq if head else 0
         self.ordinal = head.ordinal if head else 0
         self.stamp = head.stamp if head else 0
@@ -117,7 +119,7 @@ class LogState:
 async def load(store: Store, log: str, now_ms: int) -> LogState:
     """The state of a log at its head. Raises StoreUnavailable."""
     head = (await store.heads([log])).get(log)
-    state = LogState(log, head)
+    state = LogState(log, head, shared=store.shared)
     if head is None:
         return state
     if not is_inbox(log):

@@ -42,7 +42,8 @@ class Proposal(ABC):
 
     The rest of the attributes belongs to the sequencer: `cleared` are positions whose entries have
     this id from another sender; `absent_upto` is the id time up to which the store was searched in
-    vain; `after_found` tells of `after`.
+    vain; `after_found` tells of `after`; `verified` that the state was brought to the head since it
+    was asked for.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class Proposal(ABC):
         "ready",
         "span",
         "user_id",
+        "verified",
     )
 
     changes_state = True
@@ -75,6 +77,7 @@ class Proposal(ABC):
         self.absent_upto = -1
         self.after_found: bool | None = None
         self.ready = False
+        self.verified = False
 
     def users(self) -> tuple[str, ...]:
         """The users whose memberships the decision needs to know."""

@@ -18,10 +18,11 @@ from functools import partial
 
 import structlog
 
+from ..codec.entries import decode_entries
 from ..core.clock import Clock
 from ..core.entries import Entry
 from ..core.memberships import Membership
-from ..core.pages import Page
+from ..core.pages import Page, PageFlag
 from ..core.state import ConversationState
 from ..errors import DomainError, Reason, outcome_unknown, store_unavailable
 from ..storage.base import APPLIED, UNKNOWN, Conflict, Outcome, Store, StoreUnavailable
@@ -41,6 +42,9 @@ unknown.
 _RETRY_FIRST_S = 0.01
 _RETRY_MOST_S = 1.0
 _CONFLICT_JITTER_S = 0.005
+_FOLLOW_MOST = 2_000
+"""A state that lies further behind is loaded anew."""
+_FOLLOW_BYTES = 1 << 20
 
 Published = Callable[[str, Page, Span | None], None]
 Effects = Callable[[str, Entry, ConversationState], Awaitable[None]]
@@ -131,9 +135,11 @@ class Sequencer:
                 asyncio.get_running_loop().call_soon(self._flush)
 
     async def view(self, name: str, user_id: str) -> LogView:
-        """A log as a user sees it, all at one position. Raises DomainError (STORE_UNAVAILABLE)."""
+        """A log as a user sees it, all at one position, which is no older than the call. Raises
+        DomainError (STORE_UNAVAILABLE).
+        """
         try:
-            state = await self._loaded(name)
+            state = await self._current(name)
             while user_id not in state.memberships:
                 known = state.memberships
                 rows = await self._store.memberships(name, [user_id])
@@ -156,11 +162,11 @@ class Sequencer:
         )
 
     async def state(self, name: str) -> LogState:
-        """All that is known of a log, to be read at once. Raises DomainError
+        """All that is known of a log, no older than the call, to be read at once. Raises DomainError
         (STORE_UNAVAILABLE).
         """
         try:
-            return await self._loaded(name)
+            return await self._current(name)
         except StoreUnavailable:
             raise store_unavailable() from None
 
@@ -172,7 +178,7 @@ class Sequencer:
     async def head(self, name: str) -> int:
         """The newest position of a log. Raises DomainError (STORE_UNAVAILABLE)."""
         try:
-            return (await self._loaded(name)).head
+            return (await self._current(name)).head
         except StoreUnavailable:
             raise store_unavailable() from None
 
@@ -245,7 +251,7 @@ class Sequencer:
                     self._tracer.end(span, Reason.STORE_UNAVAILABLE.name)
                 for proposal, _ in batch.accepted:
                     proposal.done(store_unavailable())
-                self._advance(entry)
+                self._idle(entry)
                 return
             # A fault of the store's own: nothing is known of the outcome.
             log.error("append_failed", log=entry.name, exc_info=problem)
@@ -257,7 +263,7 @@ class Sequencer:
                 asyncio.get_running_loop().time() - began
             )
             self._applied(entry, batch, span)
-            self._advance(entry)
+            self._idle(entry)
         elif isinstance(answer, Conflict):
             self._run(entry, partial(self._conflict, entry, batch, span))
         else:
@@ -305,8 +311,12 @@ class Sequencer:
         """Loads the log, or reads what the first proposal in the queue needs."""
         proposal = entry.queue[0]
         try:
-            if entry.state is None:
-                await self._load(entry)
+            if entry.state is None or (self._store.shared and not proposal.verified):
+                # Whoever would be refused on what is known here must not be, if others have appended.
+                asked = list(entry.queue)
+                await (self._load(entry) if entry.state is None else self._follow(entry))
+                for proposal in asked:
+                    proposal.verified = True
                 return
             state = entry.state
             # Nothing of the log is under way: what is forgotten now is not needed by a commit.
@@ -359,9 +369,7 @@ class Sequencer:
         entry = self._log(name)
         while entry.state is None:
             if entry.busy:
-                waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                entry.waiters.append(waiter)
-                await waiter
+                await self._at_rest(entry)
             else:
                 entry.busy = True
                 try:
@@ -369,6 +377,57 @@ class Sequencer:
                 finally:
                     self._idle(entry)
         return entry.state
+
+    # What others append
+
+    async def _current(self, name: str) -> LogState:
+        """The state of a log, no older than this call: where others append as well, the head decides."""
+        if not self._store.shared:
+            return await self._loaded(name)
+        head = (await self._store.heads([name])).get(name)
+        while True:
+            state = await self._loaded(name)
+            if head is None or state.head >= head.last_seq:
+                return state
+            entry = self._log(name)
+            if entry.busy:
+                await self._at_rest(entry)
+                continue
+            entry.busy = True
+            try:
+                await self._follow(entry)
+            finally:
+                self._idle(entry)
+
+    async def _follow(self, entry: _Log) -> None:
+        """Brings the state to the head, while nothing of the log is under way here."""
+        state = entry.state
+        assert state is not None
+        head = (await self._store.heads([entry.name])).get(entry.name)
+        if head is None or head.last_seq <= state.head:
+            return
+        # Until all is told of again, nothing may be decided on the half of it.
+        entry.state = None
+        if head.last_seq - state.head > _FOLLOW_MOST:
+            await self._load(entry)
+            return
+        while state.head < head.last_seq:
+            pages = await self._store.read(
+                entry.name, state.head, max_bytes=_FOLLOW_BYTES, upto=head.last_seq
+            )
+            if not pages:
+                raise StoreUnavailable("a head is ahead of what can be read")
+            for page in pages:
+                state.apply(page, decode_entries(page.body) if page.flags & PageFlag.STATE else ())
+        state.pending = head.pending
+        if state.pending:
+            await self._repeat_effects(state)
+        entry.state = state
+
+    async def _at_rest(self, entry: _Log) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry.waiters.append(waiter)
+        await waiter
 
     # What must be settled
 

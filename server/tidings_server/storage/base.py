@@ -158,6 +158,9 @@ class PresenceRow:
 class Store(ABC):
     """A store of logs, memberships, registers and presence. One instance serves one event loop."""
 
+    shared = False
+    """Whether other processes append to the same logs, so that what was read before may be old."""
+
     @property
     @abstractmethod
     def incarnation(self) -> str:

@@ -34,12 +34,18 @@ class MemoryStore(Store):
     """A store whose data is a `MemoryDisk`. Several may share one, as nodes share a database.
 
     `new_id` names the incarnation when the disk has none. `faults` is asked what happens to each
-    call; without it every call is done as asked, at once.
+    call; without it every call is done as asked, at once. `shared` tells that others append too.
     """
 
     def __init__(
-        self, disk: MemoryDisk, *, new_id: Callable[[], str], faults: Faults | None = None
+        self,
+        disk: MemoryDisk,
+        *,
+        new_id: Callable[[], str],
+        faults: Faults | None = None,
+        shared: bool = False,
     ) -> None:
+        self.shared = shared
         self._disk = disk
         self._new_id = new_id
         self._faults = faults

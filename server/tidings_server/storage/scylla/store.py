@@ -66,6 +66,8 @@ class ScyllaStore(Store):
     `new_id` names the history when a keyspace is new, and this node to others. `counters` may be read at any time.
     """
 
+    shared = True
+
     def __init__(self, options: ScyllaOptions, *, new_id: Callable[[], str]) -> None:
         self.counters = ScyllaCounters()
         self._options = options
