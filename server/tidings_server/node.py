@@ -29,6 +29,8 @@ from .messaging.handlers import Handlers
 from .messaging.history import History
 from .messaging.receipts import Receipts
 from .messaging.sequencer import Sequencer
+from .presence.base import Leases
+from .presence.local import LocalLeases
 from .presence.service import Presence
 from .storage.base import Store
 from .storage.tail_cache import TailCache
@@ -56,6 +58,7 @@ class Node:
         counters: Counters | None = None,
         tracer: Tracer = NO_TRACER,
         token_warning_ms: int = 60_000,
+        leases: Leases | None = None,
     ) -> None:
         self.store = store
         self.bus = bus
@@ -67,7 +70,8 @@ class Node:
         self._rng = rng
         self._verify = verify
         self._pages = TailCache(store)
-        self.presence = Presence(store, clock)
+        self.leases = leases or LocalLeases()
+        self.presence = Presence(store, clock, self.leases)
         self.hub = Hub(
             bus,
             self._pages,
@@ -77,7 +81,6 @@ class Node:
             user_came=self.presence.user_came,
             user_left=self.presence.user_left,
         )
-        self.presence.watch(self.hub.is_online)
         self.sequencer = Sequencer(store, clock, rng, self.counters, self._published, tracer=tracer)
         self.sequencer.set_effects(MembershipEffects(store, self.sequencer))
         receipts = Receipts(store, self._pages, self.sequencer, bus)
@@ -114,6 +117,7 @@ class Node:
 
     async def start(self) -> None:
         """Begins to serve sessions."""
+        await self.leases.start()
         await self.bus.start()
         self.hub.start()
 
@@ -154,6 +158,7 @@ class Node:
             session.close()
         await self._acks.close()
         await self.presence.close()
+        await self.leases.stop()
         await self.hub.stop()
         await self.bus.stop()
 

@@ -6,7 +6,13 @@ altered.
 
 `subscribe` returns once everything published from then on will be handed on (unless it is lost):
 whoever reads heads after it misses nothing. When a connection to the bus was renewed, `on_resync`
-is called, since anything may have been lost before.
+is called, since anything may have been lost before. While the bus can't be reached `subscribe` may
+return all the same, so that an outage of the bus is none of the node: `on_resync` follows once the
+subscription is there.
+
+A page whose publishing failed is made good by a `HeadPublished` of its log, or by `on_resync` on
+every node, as soon as the bus can be reached again, unless the publisher ends before. Pages too large
+for the bus come as `HeadPublished` too. A notice that could not be sent is lost.
 
 Handlers are plain functions, called on the event loop, and must not raise.
 """
@@ -38,7 +44,15 @@ class NoticePublished:
     frame: bytes
 
 
-Publication = PagePublished | NoticePublished
+@record(frozen=True, slots=True)
+class HeadPublished:
+    """A log goes up to `seq`, as far as its publisher knows: what is missing is to be read from the log."""
+
+    log: str
+    seq: int
+
+
+Publication = PagePublished | NoticePublished | HeadPublished
 
 
 class Bus(ABC):
@@ -51,11 +65,11 @@ class Bus(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Connects."""
+        """Connects. Returns after a moment even if that was not possible: it is tried again."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Lets go of everything."""
+        """Lets go of everything. What was published and is not sent yet gets a moment."""
 
     @abstractmethod
     def publish(self, publication: Publication) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 
-from ..bus.base import Bus, NoticePublished, Publication
+from ..bus.base import Bus, HeadPublished, NoticePublished, Publication
 from ..codec.entries import decode_entries
 from ..core.clock import Clock
 from ..core.entries import MemberRemoved
@@ -189,6 +189,10 @@ class Hub:
         if isinstance(publication, NoticePublished):
             for session in joined:
                 session.notice(publication)
+            return
+        if isinstance(publication, HeadPublished):
+            for session in joined:
+                session.head_moved(publication)
             return
         page = publication.page
         self._pages.add(publication.log, page)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from ..bus.base import NoticePublished, PagePublished
+from ..bus.base import HeadPublished, NoticePublished, PagePublished
 from ..codec import events
 from ..codec.entries import decode_entries
 from ..codec.requests import RequestReader
@@ -221,9 +221,7 @@ class Session:
         position = self.positions.get(publication.log)
         page = publication.page
         if position is None:
-            if self._syncing is not None:
-                early = self._early.get(publication.log, 0)
-                self._early[publication.log] = max(early, page.last_seq)
+            self._note_early(publication.log, page.last_seq)
             return False
         position.head = max(position.head, page.last_seq)
         if position.lagging:
@@ -261,6 +259,20 @@ class Session:
             return
         if self.outbox.room(len(publication.frame)):
             self.outbox.put(publication.frame)
+
+    def head_moved(self, publication: HeadPublished) -> None:
+        """A log goes up to a position that was not pushed: catches up."""
+        position = self.positions.get(publication.log)
+        if position is None:
+            self._note_early(publication.log, publication.seq)
+        elif publication.seq > position.head:
+            position.head = publication.seq
+            self._catch_up.lag(position)
+
+    def _note_early(self, name: str, seq: int) -> None:
+        """A log has moved before it is known where in it the device is."""
+        if self._syncing is not None:
+            self._early[name] = max(self._early.get(name, 0), seq)
 
     def removed(self, name: str, seq: int) -> None:
         """The user's membership ended at a position; the hub has let go of the log."""

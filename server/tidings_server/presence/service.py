@@ -1,9 +1,8 @@
-"""Presence of users: online while a session is open, and a grace period longer."""
+"""Presence of users: online while a session is open on any node, and a grace period longer."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import structlog
 
@@ -18,6 +17,7 @@ from ..core.commands import (
 from ..core.ids import direct_conversation_id
 from ..core.principal import Principal
 from ..storage.base import PresenceRow, Store, StoreUnavailable
+from .base import Leases
 
 log = structlog.get_logger(__name__)
 
@@ -25,32 +25,25 @@ GRACE_S = 10.0
 _SHARED_LOOKED_AT = 200
 
 
-def _nobody(_user_id: str) -> bool:
-    return False
-
-
 class Presence:
     """Handles the commands about presence, and is told by the hub who comes and goes."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, leases: Leases) -> None:
         self._store = store
         self._clock = clock
-        self._is_connected: Callable[[str], bool] = _nobody
+        self._leases = leases
         self._leaving: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def watch(self, is_connected: Callable[[str], bool]) -> None:
-        """Sets what tells whether a user has a session."""
-        self._is_connected = is_connected
-
     def user_came(self, user_id: str) -> None:
-        """The first session of a user has begun."""
+        """The first session of a user on this node has begun."""
         timer = self._leaving.pop(user_id, None)
         if timer is not None:
             timer.cancel()
+        self._leases.came(user_id)
 
     def user_left(self, user_id: str) -> None:
-        """The last session of a user has ended: they stay online for the grace period."""
+        """The last session of a user on this node has ended: they stay online for the grace period."""
         seen = self._clock.now_ms()
         loop = asyncio.get_running_loop()
         self._leaving[user_id] = loop.call_later(GRACE_S, self._gone, user_id, seen)
@@ -67,7 +60,8 @@ class Presence:
                     continue
             shown.append(user)
         rows = await self._store.presence(shown)
-        return PresenceGot(tuple(self._view(u, rows.get(u)) for u in shown))
+        online = await self._leases.online(shown)
+        return PresenceGot(tuple(_view(u, rows.get(u), online=u in online) for u in shown))
 
     async def set_status(self, caller: Principal, command: SetStatus) -> StatusSet:
         """Sets the caller's status."""
@@ -82,7 +76,8 @@ class Presence:
         )
         await self._store.put_presence([row])
         rows = await self._store.presence([user])
-        return StatusSet(self._view(user, rows.get(user)))
+        online = await self._leases.online([user])
+        return StatusSet(_view(user, rows.get(user), online=user in online))
 
     async def close(self) -> None:
         """Notes when those connected were last seen: now."""
@@ -91,17 +86,6 @@ class Presence:
             self._gone(user, self._clock.now_ms())
         if self._tasks:
             await asyncio.wait(self._tasks)
-
-    def _view(self, user: str, row: PresenceRow | None) -> PresenceView:
-        online = self._is_connected(user) or user in self._leaving
-        row = row or PresenceRow(user)
-        return PresenceView(
-            user,
-            online,
-            0 if online else row.last_seen_ms,
-            row.availability,
-            row.status_text,
-        )
 
     async def _current(self, user: str) -> set[str]:
         """The conversations that a user is a member of."""
@@ -118,6 +102,7 @@ class Presence:
 
     def _gone(self, user: str, seen_ms: int) -> None:
         self._leaving.pop(user, None)
+        self._leases.left(user)
         task = asyncio.get_running_loop().create_task(self._note(user, seen_ms))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -127,3 +112,14 @@ class Presence:
             await self._store.put_presence([PresenceRow(user, last_seen_ms=seen_ms)])
         except StoreUnavailable as problem:
             log.warning("last_seen_not_written", cause=str(problem))
+
+
+def _view(user: str, row: PresenceRow | None, *, online: bool) -> PresenceView:
+    row = row or PresenceRow(user)
+    return PresenceView(
+        user,
+        online,
+        0 if online else row.last_seen_ms,
+        row.availability,
+        row.status_text,
+    )
