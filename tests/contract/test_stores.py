@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.keyspaces import Keyspaces
 from tests.contract.media import Medium, MemoryMedium, SqliteMedium
 from tests.contract.store_contract import StoreContract
 
@@ -20,3 +21,11 @@ class TestSqliteStore(StoreContract):
     @pytest.fixture
     def medium(self, tmp_path: Path) -> Medium:
         return SqliteMedium(tmp_path)
+
+
+class TestScyllaStore(StoreContract):
+    """On a real Cassandra."""
+
+    @pytest.fixture
+    def medium(self, keyspaces: Keyspaces) -> Medium:
+        return keyspaces.take()

@@ -11,9 +11,8 @@ from cassandra import (
     AuthenticationFailed,
     ConsistencyLevel,
     DriverException,
-    InvalidRequest,
-    RequestExecutionException,
-    Unauthorized,
+    RateLimitReached,
+    RequestValidationException,
 )
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import Cluster, ExecutionProfile, NoHostAvailable, Session
@@ -26,7 +25,8 @@ from cassandra.policies import (
     RetryPolicy,
     TokenAwarePolicy,
 )
-from cassandra.protocol import SyntaxException
+from cassandra.protocol import ErrorMessage
+from cassandra.protocol import RequestValidationException as ValidationMessage
 from cassandra.query import dict_factory, tuple_factory
 
 from tidings_server.storage.base import StoreUnavailable
@@ -39,6 +39,16 @@ CONDITIONAL = "conditional"
 replica of a partition, so that few meet."""
 CONDITIONAL_ELSEWHERE = "conditional elsewhere"
 """The same, to any replica: for what the usual one did not answer."""
+
+_PATIENT_S = 20.0
+"""How long a change of the schema, or what is asked while opening, may take."""
+
+_DEFINITE = (
+    NoHostAvailable,
+    RequestValidationException,
+    ValidationMessage,
+    AuthenticationFailed,
+)
 
 
 class Unsure(StoreUnavailable):
@@ -108,9 +118,9 @@ def local_datacenter(cluster: Cluster) -> str:
 
 
 def execute(session: Session, query: Any, values: Any = None, *, profile: str = PLAIN) -> Any:
-    """Carries out one request and gives the result. Raises StoreUnavailable, or Unsure."""
+    """Carries out one request, outside the hot path, and gives the result. Raises StoreUnavailable, or Unsure."""
     with translated("the cluster"):
-        return session.execute(query, values, execution_profile=profile)
+        return session.execute(query, values, timeout=_PATIENT_S, execution_profile=profile)
 
 
 @contextmanager
@@ -118,7 +128,13 @@ def translated(what: str) -> Iterator[None]:
     """Errors of the driver become the port's."""
     try:
         yield
-    except (DriverException, NoHostAvailable, ConnectionException, OSError) as problem:
+    except (
+        DriverException,
+        ErrorMessage,
+        NoHostAvailable,
+        ConnectionException,
+        OSError,
+    ) as problem:
         raise translate(problem, what) from problem
 
 
@@ -130,10 +146,8 @@ def translate(problem: Exception, what: str = "the cluster") -> StoreUnavailable
     certainty: within one transaction it may come after a round of Paxos that some replicas accepted.
     """
     text = f"{what}: {describe(problem)}"
-    if isinstance(
-        problem,
-        NoHostAvailable | InvalidRequest | SyntaxException | Unauthorized | AuthenticationFailed,
-    ):
+    # ScyllaDB may find a partition to be too busy after some replicas have written.
+    if isinstance(problem, _DEFINITE) and not isinstance(problem, RateLimitReached):
         return StoreUnavailable(text)
     return Unsure(text)
 
@@ -143,6 +157,4 @@ def describe(problem: Exception) -> str:
     if isinstance(problem, NoHostAvailable) and isinstance(problem.errors, dict):
         each = "; ".join(f"{host}: {type(e).__name__}: {e}" for host, e in problem.errors.items())
         return f"no node answers ({each})" if each else "no node is known to be up"
-    if isinstance(problem, RequestExecutionException):
-        return f"{type(problem).__name__}: {problem}"
     return f"{type(problem).__name__}: {problem}".replace("\n", " ")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -24,11 +25,11 @@ IN_AT_MOST = 64
 ROWS_A_BATCH = 32
 """Rows of one partition that are written by one request."""
 
-_PAGE = "seq, entries, stamp, ordinal, commit_id, ids, flags, body, rev"
+_PAGE = "seq, entry_count, stamp, ordinal, commit_id, ids, flags, body, rev"
 _PAGES = "FROM log WHERE log = ? AND bucket = ? AND kind = 1"
 _HEAD = (
     "last_seq = ?, head_ordinal = ?, head_stamp = ?, head_commit_id = ?, head_pending = ?,"
-    " entries = ?, stamp = ?, ordinal = ?, flags = ?, rev = 0, commit_id = ?, ids = ?, body = ?"
+    " entry_count = ?, stamp = ?, ordinal = ?, flags = ?, rev = 0, commit_id = ?, ids = ?, body = ?"
 )
 _AT = "WHERE log = ? AND bucket = ? AND kind = 1 AND seq = ?"
 
@@ -74,6 +75,7 @@ _TEXTS = {
     "presence": "SELECT user_id, last_seen_ms, status_ms, availability, status_text FROM presence WHERE user_id IN ?",
     "probe": "INSERT INTO probe (id) VALUES (?) IF NOT EXISTS USING TTL 60",
 }
+_TABLE = re.compile(r"\b(FROM|UPDATE|INTO) (\w+)")
 _NOT_REPEATABLE = frozenset({"append", "append_first", "probe"})
 
 
@@ -113,13 +115,13 @@ class Statements:
     probe: PreparedStatement
 
 
-def prepare(session: Session) -> Statements:
+def prepare(session: Session, keyspace: str) -> Statements:
     """Prepares all of them. Blocks. Raises StoreUnavailable."""
     assert {f.name for f in fields(Statements)} == _TEXTS.keys()
     prepared = {}
     with translated("preparing statements"):
         for name, text in _TEXTS.items():
-            prepared[name] = session.prepare(text)
+            prepared[name] = session.prepare(_TABLE.sub(rf"\1 {keyspace}.\2", text, count=1))
             prepared[name].is_idempotent = name not in _NOT_REPEATABLE
     return Statements(**prepared)
 

@@ -128,7 +128,8 @@ class ScyllaStore(Store):
         self._cluster = connect(self._options)
         session = begin(self._cluster)
         migrate(self._cluster, session, self._options, self._name)
-        return _Opened(session, prepare(session), read_history(session, self._new_id))
+        statements = prepare(session, self._options.keyspace)
+        return _Opened(session, statements, read_history(session, self._new_id))
 
     async def close(self) -> None:
         self._usable = False

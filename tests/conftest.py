@@ -1,0 +1,29 @@
+"""Servers that tests share: started once a session when the first test asks, and ended with it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tools.stack.cassandra import CassandraNodes, NodeOptions
+
+_MEMORY_DISK = Path("/dev/shm")
+
+
+@pytest.fixture(scope="session")
+def cassandra() -> Iterator[CassandraNodes]:
+    """One Cassandra node, on a port that the system chose. What it needs and is missing, is installed."""
+    # Its files are many and small, and nothing is cut off from power here.
+    where = _MEMORY_DISK if _MEMORY_DISK.is_dir() else None
+    folder = Path(tempfile.mkdtemp(prefix="tidings-cassandra-", dir=where))
+    nodes = CassandraNodes(folder, options=NodeOptions(tied=True))
+    try:
+        nodes.start()
+        yield nodes
+    finally:
+        nodes.stop()
+        shutil.rmtree(folder, ignore_errors=True)

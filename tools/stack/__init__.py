@@ -1,0 +1,1 @@
+"""The servers that a cluster of Tidings nodes stands on, started here for development and tests."""
