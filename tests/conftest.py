@@ -20,7 +20,8 @@ def cassandra() -> Iterator[CassandraNodes]:
     # Its files are many and small, and nothing is cut off from power here.
     where = _MEMORY_DISK if _MEMORY_DISK.is_dir() else None
     folder = Path(tempfile.mkdtemp(prefix="tidings-cassandra-", dir=where))
-    nodes = CassandraNodes(folder, options=NodeOptions(tied=True))
+    # Machines that run tests may stand still for seconds.
+    nodes = CassandraNodes(folder, options=NodeOptions(tied=True, patience_ms=20_000))
     try:
         nodes.start()
         yield nodes

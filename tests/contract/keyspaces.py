@@ -31,8 +31,7 @@ class Keyspaces:
 
     def options(self, keyspace: str, **others: Any) -> ScyllaOptions:
         """Options for a store of one copy."""
-        # Machines that run tests may stand still for seconds.
-        given = {"request_timeout_s": 20.0, **others}
+        given = {"request_timeout_s": 30.0, **others}
         return ScyllaOptions(port=self._port, keyspace=keyspace, replication={"": 1}, **given)
 
     def reset(self) -> None:

@@ -172,6 +172,6 @@ async def test_the_doctor_sees_the_cluster(keyspaces: Keyspaces) -> None:
     (node,) = seen.nodes
     assert node.up
     assert node.commitlog_sync == "periodic"
-    assert node.write_timeout_ms == 2_000
+    assert node.write_timeout_ms == 20_000
     nothing = await asyncio.to_thread(inspect, keyspaces.options("nothing_here"))
     assert (nothing.replication, nothing.schema_version) == ({}, 0)

@@ -89,6 +89,8 @@ class NodeOptions:
     heap: str = "512m"
     paxos: str = "v2"
     sync: str = "periodic"
+    patience_ms: int = 2_000
+    """How long a node waits for others, or for itself, before it says that an outcome is unknown."""
     quick: bool = True
     """Compile less: quicker to start, slower in the long run."""
     tied: bool = False
@@ -225,6 +227,7 @@ class CassandraNodes:
             "SYNC": self._options.sync,
             "SYNC_PERIOD": "commitlog_sync_period: 1000ms" if periodic else "",
             "PAXOS": self._options.paxos,
+            "PATIENCE": str(self._options.patience_ms),
         }
         text = (FILES / "cassandra.yaml").read_text("utf-8")
         for name, value in values.items():
