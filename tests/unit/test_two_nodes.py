@@ -114,6 +114,24 @@ async def test_a_view_is_never_older_than_the_question(nodes: tuple[World, World
     assert await posting == 4
 
 
+async def test_a_row_that_was_read_before_a_removal_elsewhere_is_read_again(
+    nodes: tuple[World, World],
+) -> None:
+    one, other = nodes
+    log = await one.group("alice", "bob")
+    await other.post(log, "alice", "makes the log known there")
+    other.script.plan("memberships", Fate(after=0.5))
+    viewing = asyncio.ensure_future(other.node.sequencer.view(log, "bob"))
+    await settled()
+    await one.remove(log, "alice", "bob")
+    # The log moves on there before the row comes.
+    assert (await other.node.sequencer.view(log, "alice")).head == 3
+    view = await viewing
+    assert view.membership is not None
+    assert not view.membership.current
+    assert await reason(other, "bob", other.message(log)) is Reason.CONVERSATION_NOT_FOUND
+
+
 async def test_a_log_that_moved_far_is_loaded_anew(nodes: tuple[World, World]) -> None:
     one, other = nodes
     log = await one.group("alice", "bob")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -418,7 +418,12 @@ class Sequencer:
             if not pages:
                 raise StoreUnavailable("a head is ahead of what can be read")
             for page in pages:
-                state.apply(page, decode_entries(page.body) if page.flags & PageFlag.STATE else ())
+                changes: Sequence[Entry] = ()
+                if page.flags & PageFlag.STATE:
+                    changes = decode_entries(page.body)
+                    # A row that is being read meanwhile may be older than the page: `view` reads it again.
+                    state.memberships = dict(state.memberships)
+                state.apply(page, changes)
         state.pending = head.pending
         if state.pending:
             await self._repeat_effects(state)
