@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from tests.unit.world import World, until
 from tidings_server.core import commands as c
 from tidings_server.core.entries import ConversationKind, NewMember, Role
-from tidings_server.core.ids import direct_conversation_id
+from tidings_server.core.ids import SKEW_MS, direct_conversation_id, uuid7
 from tidings_server.core.limits import Limits
 from tidings_server.errors import DomainError, Reason
 from tidings_server.storage.memory import Fate, Happens
@@ -328,3 +328,29 @@ async def test_a_fault_of_the_server_tells_nothing(
 
 async def test_a_command_without_a_handler_is_denied(world: World) -> None:
     assert (await refusal(world, "alice", c.RefreshToken("t")))[0] is Reason.DENIED
+
+
+async def test_whoever_is_added_has_the_conversation_noted_whenever_the_clock_ticks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await world.group("alice", "bob")
+    now_ms = world.clock.now_ms
+
+    def ticking() -> int:
+        world.clock.step(1)
+        return now_ms()
+
+    monkeypatch.setattr(world.clock, "now_ms", ticking)
+    added, late = 0, 0
+    for ahead_ms in range(SKEW_MS, SKEW_MS + 40):
+        user, change = f"user{ahead_ms}", world.change_id(uuid7(now_ms() + ahead_ms, world.rng))
+        try:
+            await world.execute("alice", c.AddMembers(log, change, (NewMember(user),)))
+        except DomainError as problem:
+            assert problem.reason is Reason.ID_AHEAD  # noqa: PT017
+            late += 1
+        else:
+            assert log in await world.store.user_logs(user)
+            added += 1
+    assert added
+    assert late

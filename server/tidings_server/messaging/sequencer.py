@@ -332,21 +332,28 @@ class Sequencer:
                 proposal.done(told)
                 return
             if proposal.changes_state:
-                if self._will_change(state, proposal):
-                    await self._before_change(entry, proposal)
+                told = self._without_commit(state, proposal)
+                if told is not None:
+                    entry.queue.popleft()
+                    proposal.done(told)
+                    return
+                await self._before_change(entry, proposal)
                 proposal.ready = True
         except StoreUnavailable:
             self._counters.store_errors += 1
             self._refuse_queue(entry, store_unavailable())
 
-    def _will_change(self, state: LogState, proposal: Proposal) -> bool:
-        """Whether a proposal will be committed: for one that is refused nothing is written or
-        waited for.
+    def _without_commit(
+        self, state: LogState, proposal: Proposal
+    ) -> Committed | DomainError | None:
+        """The outcome of a proposal that is not to be committed, for which nothing is written or waited for. It is
+        final: a moment later it might be committed after all, without what must come before.
         """
+        stamp = max(self._now_ms(), state.stamp)
         try:
-            return decide(state, proposal, max(self._now_ms(), state.stamp)) is not None
-        except DomainError:
-            return False
+            return Committed(0, stamp) if decide(state, proposal, stamp) is None else None
+        except DomainError as problem:
+            return problem
 
     async def _before_change(self, entry: _Log, proposal: Proposal) -> None:
         if entry.effects is not None:
