@@ -282,6 +282,23 @@ async def test_a_look_up_has_a_budget(
     assert problem.reason is Reason.ID_REUSED
 
 
+async def test_look_ups_of_many_old_ids_all_come_to_their_end(
+    world: World, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "_MOST_PAGES", 400)
+    monkeypatch.setattr(lookup, "_PAGES_AT_ONCE", 200)
+    early = [world.new_id() for _ in range(150)]
+    for _ in range(500):
+        world.clock.step(HOUR_MS)
+        await world.post(log, "bob")
+    await world.restart()
+    for change in early:
+        problem = await refusal(world, "alice", world.message(log, change_id=change))
+        assert problem.reason is Reason.OUTCOME_UNKNOWN
+    for at, change in enumerate(early):
+        assert await world.post(log, "alice", change_id=change) == 502 + at
+
+
 async def test_fresh_messages_are_not_looked_up_in_a_busy_log(
     world: World, log: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,9 @@ _RECENT_MS = 7 * 60 * 1000
 _RECENT_PAGES = 500
 _FLAGGED_AT_ONCE = 500
 MAX_MEMBERSHIPS = 20_000
-_MAX_SEARCHES = 64
+_MAX_SEARCHES = 8192
+"""Several devices that come back have so many old messages in flight at once. With room for fewer, each look-up would
+push out another before that one is asked for again, and none would come to its end."""
 
 
 @dataclass(slots=True)
@@ -32,6 +34,10 @@ class Search:
     high: int
     low: int
     positions: set[int]
+
+    def past(self, before: int) -> int:
+        """Where to go on reading backwards from `before`."""
+        return self.low if self.low <= before <= self.high + 1 else before
 
 
 class LogState:

@@ -73,10 +73,8 @@ async def _search(
         return
     search = state.search(change_id.raw)
     yield list(search.positions)
-    high, before, read = state.head, state.head + 1, 0
+    high, before, read = state.head, search.past(state.head + 1), 0
     while before > joined:
-        if search.low <= before <= search.high + 1:
-            before = search.low
         pages = await store.read_ids(
             state.log,
             before=before,
@@ -89,7 +87,7 @@ async def _search(
             yield positions
         if len(pages) < _PAGES_AT_ONCE:
             return
-        before, read = pages[-1].first_seq, read + len(pages)
+        before, read = search.past(pages[-1].first_seq), read + len(pages)
         if read >= _MOST_PAGES and not unbounded:
             # Whoever asks again goes on from here.
             state.give_up(change_id.raw, Search(high, before, search.positions))
