@@ -49,9 +49,9 @@ class Sends:
             self._unsaved.remove(message.message_id)
             return
         self.outbox.restore(message)
-        if failure is None:
-            self._events.put(self._pending_event(message, restored=True))
-        else:
+        # The application may not have heard of it, or of the id that it has now, before its process ended.
+        self._events.put(self._pending_event(message, restored=True))
+        if failure is not None:
             self._failed(message)
 
     def enqueue(self, conversation_id: str, content: bytes, now: float) -> Outgoing:
