@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tidings.v1 import entry_pb2, error_pb2
 
-from .truth import Log, Truth
+from .truth import OPEN, Log, Truth
 from .violation import Violation
 
 Key = tuple[str, str, str]
@@ -15,12 +15,15 @@ Key = tuple[str, str, str]
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One sending of one change. `content` is what identifies it: the message's bytes, or the command."""
+    """One sending of one change. `content` is what identifies it: the message's bytes, or the command. `truth` and
+    `head` are the history when it was sent, and where the conversation stood.
+    """
 
     key: Key
     content: bytes
     by: str
-    at: float
+    truth: Truth
+    head: int
     refused: bool = False
     acked: int = 0
 
@@ -34,9 +37,10 @@ class Ledger:
     refusals: int = 0
     repeats: int = 0
 
-    def begin(self, key: Key, content: bytes, by: str, at: float) -> Attempt:
+    def begin(self, key: Key, content: bytes, by: str, truth: Truth) -> Attempt:
         """A change is asked for."""
-        attempt = Attempt(key, content, by, at)
+        log = truth.logs.get(key[0])
+        attempt = Attempt(key, content, by, truth, log.head if log else 0)
         known = self.attempts.setdefault(key, [])
         self.repeats += bool(known)
         known.append(attempt)
@@ -94,6 +98,17 @@ class Ledger:
         if log_name == "create":
             log_name = truth.created.get((user, change_id), "")
         log = truth.log(log_name)
+        stay = log.stays[user][-1] if user in log.stays else None
+        if (
+            reason == "CONVERSATION_NOT_FOUND"
+            and attempt.truth is truth
+            and stay is not None
+            and stay.first <= attempt.head
+            and stay.last == OPEN
+        ):
+            raise Violation(
+                "decision", f"{log_name}: {user}, a member all the time, was refused as a stranger"
+            )
         seq = log.by_id.get((user, change_id))
         if seq is None:
             if reason == "ID_REUSED" and attempt.key[0] != "create":

@@ -232,6 +232,26 @@ BUGS = {
             60,
         ),
         Bug(
+            "stale-view",
+            "what is known of a log is taken for its newest state, though other nodes append too",
+            lambda: replaced(sequencer.Sequencer, "_current", sequencer.Sequencer._loaded),
+            60,
+        ),
+        Bug(
+            "stale-refusal",
+            "a command is refused on what is known of a log, though other nodes append too",
+            lambda: changed(batch, "build", " and not proposal.verified", " and False"),
+            60,
+        ),
+        Bug(
+            "recheck-before-heads",
+            "a session that is synchronising when the bus was renewed does not look again",
+            lambda: changed(
+                session.Session, "_synchronise", "if resyncs != self._resyncs:", "if False:"
+            ),
+            200,
+        ),
+        Bug(
             "level-after-one-chunk",
             "catching up stops behind a chunk, now and then",
             _level_after_one_chunk,

@@ -9,11 +9,22 @@ from collections.abc import Iterable
 from tidings_server.bus.base import Bus, Publication
 from tidings_server.bus.local import LocalBus
 
-from .loop import SimLoop
+from .loop import Process, SimLoop
+
+_WIRE_S = 0.0005
+"""The least time from node to node."""
+
+
+class Wire:
+    """What connects the buses of several nodes."""
+
+    def __init__(self) -> None:
+        self.buses: dict[UnreliableBus, None] = {}
 
 
 class UnreliableBus(Bus):
-    """Passes on to a `LocalBus` what gets through.
+    """Passes on to the `LocalBus` of each node on the wire what gets through. It belongs to a process, and is off the
+    wire when that is dead.
 
     `loss` and `double` are probabilities of a publication; `delay` bounds in seconds how late it comes, each on its
     own, so that they overtake each other. Subscribing takes up to `delay` seconds too.
@@ -23,6 +34,8 @@ class UnreliableBus(Bus):
         self,
         loop: SimLoop,
         rng: random.Random,
+        wire: Wire,
+        process: Process,
         *,
         loss: float = 0.0,
         double: float = 0.0,
@@ -30,6 +43,8 @@ class UnreliableBus(Bus):
     ) -> None:
         self._loop = loop
         self._rng = rng
+        self._wire = wire
+        self._process = process
         self._inner = LocalBus()
         self.loss = loss
         self.double = double
@@ -42,23 +57,34 @@ class UnreliableBus(Bus):
         self._inner.on_publication = self.on_publication
         self._inner.on_resync = self.on_resync
         await self._inner.start()
+        self._wire.buses[self] = None
 
     async def stop(self) -> None:
         """See `Bus`."""
+        self._wire.buses.pop(self, None)
         await self._inner.stop()
 
     def publish(self, publication: Publication) -> None:
         """See `Bus`."""
-        if self._rng.random() < self.loss:
-            self.lost += 1
-            return
-        for _ in range(2 if self._rng.random() < self.double else 1):
+        for bus in [bus for bus in self._wire.buses if bus._process.alive]:
+            if self._rng.random() < self.loss:
+                self.lost += 1
+                continue
+            for _ in range(2 if self._rng.random() < self.double else 1):
+                self._carry(bus, publication)
+
+    def _carry(self, bus: UnreliableBus, publication: Publication) -> None:
+        if bus is self:
             if self.delay:
                 self._loop.call_later(
                     self._rng.random() * self.delay, self._inner.publish, publication
                 )
             else:
                 self._inner.publish(publication)
+            return
+        # What is on the wire arrives, whether or not its sender lives on.
+        delay = _WIRE_S + self._rng.random() * self.delay
+        self._loop.later(delay, self._loop.soon, bus._process, bus._inner.publish, publication)
 
     async def subscribe(self, logs: Iterable[str]) -> None:
         """See `Bus`."""

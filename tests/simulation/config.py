@@ -38,6 +38,7 @@ class Config:
     """One world."""
 
     seed: int
+    nodes: int
     order: Order
     users: int
     sdk_devices: tuple[tuple[int, Habits], ...]
@@ -63,6 +64,7 @@ def draw(seed: int) -> Config:
     rude = [(rng.randrange(users), _manners(rng)) for _ in range(rng.choice((0, 1, 1, 2)))]
     return Config(
         seed=seed,
+        nodes=rng.choice((1, 1, 2, 3)),
         order=rng.choice((Order.FIFO, Order.RANDOM)),
         users=users,
         sdk_devices=tuple(sdk),

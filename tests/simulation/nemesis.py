@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 from .network import Weather
 from .sdk_device import SdkDevice
+from .server import Server
 from .truth import WatchedDisk
 from .world import World
 
@@ -21,7 +23,7 @@ class Nemesis:
     def __init__(self, world: World) -> None:
         self._world = world
         self._tasks: list[asyncio.Task[None]] = []
-        self._server_busy = asyncio.Lock()
+        self._busy = {server: asyncio.Lock() for server in world.servers}
         self._backup: WatchedDisk | None = None
 
     def begin(self) -> None:
@@ -46,9 +48,11 @@ class Nemesis:
             lose_answer=faults.lose_calls,
             duplicate=faults.duplicate_calls,
         )
-        store = world.server.faults
-        store.refused, store.unsure = faults.store / 3, faults.store
-        store.max_late = world.rng("late").choice((0.1, 2.0, 12.0))
+        max_late = world.rng("late").choice((0.1, 2.0, 12.0))
+        for server in world.servers:
+            store = server.faults
+            store.refused, store.unsure = faults.store / 3, faults.store
+            store.max_late = max_late
         for device in world.sdk:
             device.failing = faults.store / 3
         for name, rate, bring in kinds:
@@ -59,19 +63,23 @@ class Nemesis:
                 )
 
     async def end(self) -> None:
-        """No more faults; what is down comes up. Returns when the server runs."""
+        """No more faults; what is down comes up. Returns when the servers run."""
         world = self._world
         world.tell("calm", "no more faults")
         world.network.calm()
-        world.server.faults.calm()
-        async with self._server_busy:
+        for server in world.servers:
+            server.faults.calm()
+        async with AsyncExitStack() as stack:
+            for busy in self._busy.values():
+                await stack.enter_async_context(busy)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            if world.server.running is None:
-                await world.server.start()
-            elif world.server.running.paused:
-                world.loop.resume(world.server.running)
+            for server in world.servers:
+                if server.running is None:
+                    await server.start()
+                elif server.running.paused:
+                    world.loop.resume(server.running)
         world.bus_loss = 0.0
         world.calm_bus()
         for device in world.devices:
@@ -132,12 +140,16 @@ class Nemesis:
             if known is device and known.process is None:
                 known.start()
 
-    # The server
+    # The servers
+
+    def _server(self, rng: random.Random) -> Server:
+        servers = self._world.servers
+        return servers[0] if len(servers) == 1 else rng.choice(servers)
 
     async def _crash(self, rng: random.Random) -> None:
-        world = self._world
-        async with self._server_busy:
-            process = world.server.running
+        world, server = self._world, self._server(rng)
+        async with self._busy[server]:
+            process = server.running
             if process is None:
                 return
             # At any of its steps: soon after something happened, when most is under way.
@@ -145,45 +157,49 @@ class Nemesis:
             world.loop.after_steps(rng.randint(1, 150), process, lambda: fallen.set_result(None))
             await fallen
             world.tell("server", f"{process.name} crashes")
-            world.server.crash()
+            server.crash()
             await asyncio.sleep(rng.choice((0.0, 0.5, 3.0)))
             self._set_clock(rng, 0.3)
-            await world.server.start()
-            world.tell("server", "is up again")
+            await server.start()
+            world.tell("server", f"{server.name} is up again")
 
     async def _drain(self, rng: random.Random) -> None:
-        world = self._world
-        async with self._server_busy:
-            world.tell("server", "drains")
-            await world.server.drain(rng.choice((0, 2_000)), rng.choice((0.5, 5.0)))
-            world.tell("server", "has stopped")
+        world, server = self._world, self._server(rng)
+        async with self._busy[server]:
+            world.tell("server", f"{server.name} drains")
+            await server.drain(rng.choice((0, 2_000)), rng.choice((0.5, 5.0)))
+            world.tell("server", f"{server.name} has stopped")
             await asyncio.sleep(rng.random())
-            if world.server.running is None:
-                await world.server.start()
+            if server.running is None:
+                await server.start()
 
     async def _pause(self, rng: random.Random) -> None:
-        world = self._world
-        async with self._server_busy:
-            process = world.server.running
+        world, server = self._world, self._server(rng)
+        async with self._busy[server]:
+            process = server.running
             if process is not None:
-                world.tell("server", "pauses")
+                world.tell("server", f"{server.name} pauses")
                 world.loop.pause(process)
                 await asyncio.sleep(rng.choice((0.5, 4.0, 12.0)))
                 world.loop.resume(process)
 
     async def _restore(self, rng: random.Random) -> None:
         world = self._world
-        async with self._server_busy:
+        async with AsyncExitStack() as stack:
+            for busy in self._busy.values():
+                await stack.enter_async_context(busy)
             if self._backup is None:
                 self._backup = world.disk.backup()  # type: ignore[assignment]
                 world.tell("server", "is backed up")
                 return
-            world.server.crash()
+            for server in world.servers:
+                server.crash()
             world.replace_disk(self._backup)
             self._backup = None
             world.tell("server", "is restored from the backup")
             await asyncio.sleep(rng.random())
-            await world.server.start()
+            for server in world.servers:
+                await server.start()
 
     # Time
 
@@ -192,7 +208,8 @@ class Nemesis:
 
     def _set_clock(self, rng: random.Random, chance: float) -> None:
         if rng.random() < chance:
-            clock = rng.choice([self._world.server.clock, *(d.clock for d in self._world.devices)])
+            parts = (*self._world.servers, *self._world.devices)
+            clock = rng.choice([part.clock for part in parts])
             clock.skew_ms += rng.choice(_CLOCK_JUMPS_MS)
             self._world.tell("clock", f"one is off by {clock.skew_ms} ms")
 

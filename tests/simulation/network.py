@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -326,7 +326,7 @@ class Weather:
 
 
 class Endpoint(Protocol):
-    """Where a network leads to: the server that runs now."""
+    """Where a connection leads to: a server that runs now."""
 
     @property
     def process(self) -> Process | None:
@@ -358,13 +358,13 @@ class Network:
         self,
         loop: SimLoop,
         rng: random.Random,
-        endpoint: Endpoint,
+        endpoints: Sequence[Endpoint],
         *,
         capacity: int = 64 * 1024,
     ) -> None:
         self.loop = loop
         self.rng = rng
-        self.endpoint = endpoint
+        self.endpoints = endpoints
         self.capacity = capacity
         self.weather = Weather()
         self.links: dict[Link, None] = {}
@@ -374,15 +374,23 @@ class Network:
         """How long the next frame is under way."""
         return MTU_DELAY_S + self.rng.random() * self.weather.delay
 
+    def _pick(self) -> tuple[Endpoint, Process] | None:
+        """One of the servers that listen, as a load balancer chooses it."""
+        up = [(e, e.process) for e in self.endpoints if e.process is not None]
+        if not up:
+            return None
+        return up[0] if len(up) == 1 else self.rng.choice(up)  # type: ignore[return-value]
+
     async def connect(self, device: Process, token: str, watch: StreamWatch) -> DeviceEnd:
         """Opens a stream. Raises ConnectionLost."""
         await asyncio.sleep(self.delay())
-        server = self.endpoint.process
-        if server is None or self.rng.random() < self.weather.refuse:
+        picked = self._pick()
+        if picked is None or self.rng.random() < self.weather.refuse:
             raise ConnectionLost("the connection was refused")
+        endpoint, server = picked
         link = Link(self, device, server, watch)
         self.links[link] = None
-        self.endpoint.accept(link, token)
+        endpoint.accept(link, token)
         return DeviceEnd(link)
 
     async def call(
@@ -402,12 +410,12 @@ class Network:
                 self.loop.later(self.delay(), _settle, answers, answer)
 
         def arrive() -> None:
-            server = self.endpoint.process
-            if server is None:
+            picked = self._pick()
+            if picked is None:
                 self.loop.later(self.delay(), _settle, answers, None)
                 return
-            self._calls[answers] = server
-            self.endpoint.serve(method, request, token, answered)
+            endpoint, self._calls[answers] = picked
+            endpoint.serve(method, request, token, answered)
 
         if not lost:
             self.loop.later(self.delay(), arrive)

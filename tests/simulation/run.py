@@ -87,7 +87,8 @@ def run_seed(seed: int, *, trace: bool = False, config: Config | None = None) ->
 
 async def _live(world: World) -> None:
     workload, nemesis, quiet = Workload(world), Nemesis(world), Quiet(world)
-    await world.server.start()
+    for server in world.servers:
+        await server.start()
     for device in world.devices:
         device.start()
     await workload.open()

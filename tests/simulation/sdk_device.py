@@ -246,6 +246,10 @@ class SdkDevice:
                 await client.add_members(conversation, users)
             case "remove":
                 await client.remove_member(conversation, users[0])
+            case "remove and add":
+                await client.remove_member(conversation, users[0])
+                await asyncio.sleep(rng.choice((0.0, 0.1)))
+                await client.add_members(conversation, users)
             case "leave":
                 await client.leave(conversation)
             case "read":

@@ -39,9 +39,15 @@ class SimStore(MemoryStore):
     """A memory store that is a database of its own: what it was asked goes on when its caller's process dies."""
 
     def __init__(
-        self, disk: MemoryDisk, loop: SimLoop, new_id: Callable[[], str], faults: RandomFaults
+        self,
+        disk: MemoryDisk,
+        loop: SimLoop,
+        new_id: Callable[[], str],
+        faults: RandomFaults,
+        *,
+        shared: bool,
     ) -> None:
-        super().__init__(disk, new_id=new_id, faults=faults)
+        super().__init__(disk, new_id=new_id, faults=faults, shared=shared)
         self._loop = loop
 
     def _begin(
@@ -51,18 +57,23 @@ class SimStore(MemoryStore):
 
 
 class Server:
-    """One server over one disk, now running or not."""
+    """One server, now running or not, over a disk that others may share."""
 
     def __init__(
         self,
+        name: str,
         loop: SimLoop,
         rng: random.Random,
         disk: MemoryDisk,
         clock: SimClock,
         limits: Limits,
-        make_bus: Callable[[], Bus],
+        make_bus: Callable[[Process], Bus],
         prepare: Callable[[Node], None],
+        *,
+        shared: bool,
     ) -> None:
+        self.name = name
+        self.shared = shared
         self.loop = loop
         self.rng = rng
         self.disk = disk
@@ -88,16 +99,20 @@ class Server:
         """Starts a process; returns when it listens."""
         assert self.running is None
         self.starts += 1
-        process = self.running = Process(f"server-{self.starts}")
-        await self.loop.spawn(process, self._boot())
+        process = self.running = Process(f"{self.name}-{self.starts}")
+        await self.loop.spawn(process, self._boot(process))
 
-    async def _boot(self) -> None:
+    async def _boot(self, process: Process) -> None:
         rng = random.Random(self.rng.random())
         self._store = SimStore(
-            self.disk, self.loop, lambda: uuid7(self.clock.now_ms(), rng), self.faults
+            self.disk,
+            self.loop,
+            lambda: uuid7(self.clock.now_ms(), rng),
+            self.faults,
+            shared=self.shared,
         )
         await self._store.open()
-        self.bus = self._make_bus()
+        self.bus = self._make_bus(process)
         node = Node(self._store, self.bus, self.clock, rng, self._verify, limits=self.limits)
         self._prepare(node)
         await node.start()

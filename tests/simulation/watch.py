@@ -131,5 +131,5 @@ def begin_attempt(
         content, change_id = b"member_removed", request.request_id
     else:
         return None, name
-    attempt = judge.ledger.begin((name, user, change_id), content, who, judge.loop.time())
+    attempt = judge.ledger.begin((name, user, change_id), content, who, judge.truth)
     return attempt, name

@@ -23,6 +23,7 @@ _SDK_ACTIONS = {
     "get": 2,
     "receipts": 2,
     "list": 3,
+    "quarrel": 8,
 }
 _RUDE_ACTIONS = {
     "say": 30,
@@ -33,7 +34,7 @@ _RUDE_ACTIONS = {
     "garbage": 3,
     "nonsense": 6,
     "burst": 4,
-    "crossed": 8,
+    "crossed": 16,
 }
 
 
@@ -99,6 +100,14 @@ class Workload:
                 device.call_on(what, "", [rng.choice(others)])
             case "add":
                 device.call_on(what, conversation, rng.sample(world.users, rng.choice((1, 1, 2))))
+            case "quarrel":
+                # Messages on both sides of a removal.
+                device.say(conversation, rng.choice((1, 4)))
+                whom = self._whom(device, conversation, rng)
+                device.call_on(rng.choice(("remove", "remove and add")), conversation, [whom])
+                for other in world.sdk:
+                    if other.user != device.user:
+                        other.say(conversation, rng.choice((1, 4)))
             case "remove":
                 device.call_on(what, conversation, [self._whom(device, conversation, rng)])
             case _:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tidings_server.bus.base import Bus
 from tidings_server.node import Node
 
-from .bus import UnreliableBus
+from .bus import UnreliableBus, Wire
 from .clock import SimClock, TrueTime
 from .config import Config
 from .loop import Process, SimLoop
@@ -46,19 +46,26 @@ class World:
         self.judge = Judge(loop, lambda: self.truth, self.report, self.tell)
         self.disk = WatchedDisk(self.report, self.judge.appeared)
         clock_rng = self.rng("clocks")
-        self.server = Server(
-            loop,
-            self.rng("server"),
-            self.disk,
-            SimClock(self.true, clock_rng.choice((0, -120_000, 60_000))),
-            config.limits,
-            self._bus,
-            self._prepare,
-        )
-        self.server.faults.max_delay = config.store_delay
-        self.network = Network(loop, self.rng("network"), self.server, capacity=config.capacity)
+        self.wire = Wire()
+        self.servers = [
+            Server(
+                f"server{n}",
+                loop,
+                self.rng(f"server {n}"),
+                self.disk,
+                SimClock(self.true, clock_rng.choice((0, -120_000, 60_000))),
+                config.limits,
+                self._bus,
+                self._prepare,
+                shared=config.nodes > 1,
+            )
+            for n in range(config.nodes)
+        ]
+        self.network = Network(loop, self.rng("network"), self.servers, capacity=config.capacity)
         self.network.weather.delay = config.delay
-        self.server.network = self.network
+        for server in self.servers:
+            server.faults.max_delay = config.store_delay
+            server.network = self.network
         self._bus_rng = self.rng("bus")
         self.bus_loss = config.faults.bus_loss
         self.users = [f"user{n}" for n in range(config.users)]
@@ -105,7 +112,9 @@ class World:
 
     def processes(self) -> list[Process]:
         """The processes that run."""
-        running = [device.process for device in self.devices] + [self.server.running]
+        running = [device.process for device in self.devices] + [
+            server.running for server in self.servers
+        ]
         return [process for process in running if process is not None]
 
     def rng(self, purpose: str) -> random.Random:
@@ -114,12 +123,15 @@ class World:
 
     def token(self, user: str, device: str) -> str:
         """A token for a device, valid from now on for a while."""
-        expires = self.server.clock.now_ms() + self.config.token_ms
-        return f"{user}/{device}/{expires}"
+        return f"{user}/{device}/{self._now_ms() + self.config.token_ms}"
 
     def long_token(self, user: str, device: str) -> str:
         """A token for a device that will not refresh it."""
-        return f"{user}/{device}/{self.server.clock.now_ms() + 1_000 * 86_400_000}"
+        return f"{user}/{device}/{self._now_ms() + 1_000 * 86_400_000}"
+
+    def _now_ms(self) -> int:
+        """The time of the server whose clock is the furthest: a token is good at all of them."""
+        return max(server.clock.now_ms() for server in self.servers)
 
     def tell(self, kind: str, what: str) -> None:
         """Adds a line to the story."""
@@ -133,11 +145,13 @@ class World:
             self.loop.failure = self.loop.failure or violation
 
     def replace_disk(self, disk: WatchedDisk) -> None:
-        """The server goes on with another disk: a backup was restored."""
+        """The servers go on with another disk: a backup was restored."""
         before = self.truth
         self.disk.detach()
         self.judge.ended[self.disk.incarnation] = before
-        self.disk = self.server.disk = disk
+        self.disk = disk
+        for server in self.servers:
+            server.disk = disk
         self.judge.ledger.forget_lost(self.truth)
         self.judge.marks = Marks()
         self.judge.known.clear()
@@ -147,16 +161,21 @@ class World:
                 said.lost = said.lost or said.text in lost
 
     def calm_bus(self) -> None:
-        """The bus loses nothing more, and tells the node that it may have."""
-        bus = self.server.bus
-        if isinstance(bus, UnreliableBus) and bus.loss:
-            bus.loss = bus.double = 0.0
-            self.loop.soon(self.server.process, bus.resync)
+        """The bus loses nothing more, and tells the nodes that it may have.
 
-    def _bus(self) -> Bus:
+        Between several nodes a crash between commit and publication loses one as well.
+        """
+        for bus in self.wire.buses:
+            if bus._process.alive and (bus.loss or len(self.servers) > 1):
+                bus.loss = bus.double = 0.0
+                self.loop.soon(bus._process, bus.resync)
+
+    def _bus(self, process: Process) -> Bus:
         return UnreliableBus(
             self.loop,
             self._bus_rng,
+            self.wire,
+            process,
             loss=self.bus_loss,
             double=0.1 if self.bus_loss else 0.0,
             delay=0.2 if self.bus_loss else 0.0,
