@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tools.stack.cassandra import CassandraNodes, NodeOptions
+from tools.stack.redis import RedisCluster, RedisServer
 
 _MEMORY_DISK = Path("/dev/shm")
 
@@ -28,3 +29,23 @@ def cassandra() -> Iterator[CassandraNodes]:
     finally:
         nodes.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server of Redis that tests leave running; what they write, they part by namespaces."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A cluster of three servers of Redis."""
+    cluster = RedisCluster(tmp_path_factory.mktemp("redis-cluster"))
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()

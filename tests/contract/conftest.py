@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 pytest.register_assert_rewrite(
+    "tests.contract.bus_contract",
     "tests.contract.contract_base",
     "tests.contract.contract_life",
     "tests.contract.contract_logs",
     "tests.contract.contract_rows",
     "tests.contract.honest_client",
+    "tests.contract.leases_contract",
     "tests.contract.store_machine",
 )
 

@@ -119,6 +119,7 @@ class RedisLeases(Leases):
         self._renewed: float | None = None
         self._keep_until = 0.0
         self._reachable = False
+        self._stopping = False
         self._tried = asyncio.Event()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -145,6 +146,7 @@ class RedisLeases(Leases):
         """See `Leases`."""
         if self._task is None:
             return
+        self._stopping = True
         self._task.cancel()
         await asyncio.wait([self._task])
         if self._reachable:
@@ -256,7 +258,8 @@ class RedisLeases(Leases):
         loop = asyncio.get_running_loop()
         interval = self._lease_s / _RENEWALS
         due = loop.time()
-        while True:
+        # The client may take a cancellation for an answer that did not come.
+        while not self._stopping:
             try:
                 if loop.time() >= due:
                     due = loop.time() + interval * self._rng.uniform(0.8, 1.0)
@@ -273,6 +276,8 @@ class RedisLeases(Leases):
             self._tried.set()
             self._tell_changes()
             self._wake.clear()
+            if self._stopping:
+                return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, due - loop.time())):
                     if self._reachable:

@@ -112,7 +112,9 @@ class Link(ABC):
             try:
                 connection = await connect(self._options, self.address, self)
             except (OSError, Refused) as problem:
-                self.first_try.set()
+                if not self.first_try.is_set():
+                    self.first_try.set()
+                    self.down()
                 self._tell("redis_unreachable", str(problem) or type(problem).__name__)
                 self.refused()
             else:

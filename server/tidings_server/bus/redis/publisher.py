@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ...core.records import record
 from ...redis_options import RedisAddress, RedisOptions
 from .connection import pack
 from .link import Link
@@ -25,7 +26,7 @@ OWED_LOGS = 100_000
 _OVERHEAD = 100
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Parcel:
     """A frame for a channel. `seq` is the position that receivers must learn of; with 0 it may be lost."""
 
@@ -90,7 +91,9 @@ class Publisher(Link):
 
     def send(self, parcel: Parcel) -> None:
         """Sends it soon, or owes it."""
-        if self.connection is None or self._waiting_bytes >= WAITING_BYTES:
+        # The first connection is waited for: nothing speaks against it yet.
+        hopeless = self.connection is None and self.first_try.is_set()
+        if hopeless or self._waiting_bytes >= WAITING_BYTES:
             self._owe(parcel)
             return
         self._waiting.append(parcel)
