@@ -299,6 +299,42 @@ async def test_look_ups_of_many_old_ids_all_come_to_their_end(
         assert await world.post(log, "alice", change_id=change) == 502 + at
 
 
+async def test_old_ids_that_wait_together_are_looked_up_by_one_reading(
+    world: World, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "_MOST_PAGES", 40)
+    monkeypatch.setattr(lookup, "_PAGES_AT_ONCE", 20)
+    early = [world.new_id() for _ in range(30)]
+    # One of them is there: its answer was lost.
+    there = await world.post(log, "alice", "17", change_id=early[17])
+    for _ in range(100):
+        world.clock.step(HOUR_MS)
+        await world.post(log, "bob")
+    await world.restart()
+    await world.post(log, "bob", "loads the log")
+
+    async def again() -> list[int | Reason]:
+        async def one(at: int) -> int | Reason:
+            try:
+                return await world.post(log, "alice", str(at), change_id=early[at])
+            except DomainError as problem:
+                return problem.reason
+
+        return await asyncio.gather(*(one(at) for at in range(len(early))))
+
+    for _ in range(4):
+        reads = world.script.calls["read_ids"]
+        assert set(await again()) == {Reason.OUTCOME_UNKNOWN}
+        assert world.script.calls["read_ids"] == reads + 2
+        # Others write meanwhile.
+        await world.post(log, "bob")
+    seqs = await again()
+    assert seqs[17] == there
+    new = [seq for at, seq in enumerate(seqs) if at != 17]
+    assert new == list(range(new[0], new[0] + 29))
+    assert new[0] == 108
+
+
 async def test_fresh_messages_are_not_looked_up_in_a_busy_log(
     world: World, log: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

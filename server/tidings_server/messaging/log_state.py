@@ -29,11 +29,16 @@ push out another before that one is asked for again, and none would come to its 
 
 @dataclass(slots=True)
 class Search:
-    """How far an id was looked for: `positions` are all those that hold it from `low` to `high`."""
+    """How far an id was looked for: `positions` are all those that hold it from `low` to `high`.
+
+    `given_up` tells that it was looked for along with another, at which the budget ended: who asks
+    is told so, too, and then asks again.
+    """
 
     high: int
     low: int
     positions: set[int]
+    given_up: bool = False
 
     def past(self, before: int) -> int:
         """Where to go on reading backwards from `before`."""
@@ -72,7 +77,7 @@ class LogState:
         self.conversation = folding.EMPTY
         self.memberships: dict[str, Membership | None] = {}
         self.recent = RecentIds(latest_unseen(self.stamp) if head else -1)
-        # Those that were given up, for whoever asks again.
+        # Those that were given up or made along with others, for whoever asks again or next.
         self.searches: OrderedDict[bytes, Search] = OrderedDict()
 
     def apply(self, page: Page, entries: Sequence[Entry]) -> None:
@@ -96,12 +101,13 @@ class LogState:
             self.memberships = {}
 
     def search(self, raw: bytes) -> Search:
-        """How far an id was looked for before: nowhere, or as far as a given-up search came."""
+        """How far an id was looked for before: nowhere, or as far as a search came that was kept."""
         return self.searches.pop(raw, None) or Search(0, 0, set())
 
-    def give_up(self, raw: bytes, search: Search) -> None:
+    def keep(self, raw: bytes, search: Search) -> None:
         """Keeps how far an id was looked for."""
         self.searches[raw] = search
+        self.searches.move_to_end(raw)
         if len(self.searches) > _MAX_SEARCHES:
             self.searches.popitem(last=False)
 

@@ -4,14 +4,15 @@ id can be.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 from ..codec.entries import decode_entries
 from ..core.commands import ChangeId
 from ..core.entries import Entry
+from ..core.pages import ID_BYTES
 from ..errors import DomainError, Reason, outcome_unknown
-from ..storage.base import Store
+from ..storage.base import PageIds, Store
 from .batch import stranger
 from .log_state import LogState, Search
 from .proposals import Committed, NoteInInbox, Proposal
@@ -39,15 +40,18 @@ async def find_entry(
     *,
     joined: int,
     unbounded: bool = False,
+    waiting: Iterable[Proposal] = (),
 ) -> Found:
     """The entry with an id from a sender.
 
     The store is read back to the earliest page that can hold it, and not beyond position `joined`.
     Raises DomainError (OUTCOME_UNKNOWN) when that is further than the budget allows, unless it is
-    `unbounded`; who asks again gets further. Raises StoreUnavailable.
+    `unbounded`; who asks again gets further. Raises StoreUnavailable. The ids of those `waiting`
+    are looked for along with it.
     """
     others: set[int] = set()
-    async for positions in _search(store, state, change_id, joined, unbounded=unbounded):
+    search = _search(store, state, change_id, joined, waiting, unbounded=unbounded)
+    async for positions in search:
         found = await _check(store, state.log, positions, user_id, change_id, others)
         if found is not None:
             return Found(found, frozenset(others))
@@ -59,13 +63,19 @@ async def find_positions(
 ) -> set[int]:
     """The positions whose entries have an id, from whichever sender. Otherwise as `find_entry`."""
     found: set[int] = set()
-    async for positions in _search(store, state, change_id, joined, unbounded=False):
+    async for positions in _search(store, state, change_id, joined, (), unbounded=False):
         found.update(positions)
     return found
 
 
 async def _search(
-    store: Store, state: LogState, change_id: ChangeId, joined: int, *, unbounded: bool
+    store: Store,
+    state: LogState,
+    change_id: ChangeId,
+    joined: int,
+    waiting: Iterable[Proposal],
+    *,
+    unbounded: bool,
 ) -> AsyncIterator[list[int]]:
     known = state.recent.find(change_id.raw)
     yield [known] if isinstance(known, int) else list(known or ())
@@ -73,7 +83,12 @@ async def _search(
         return
     search = state.search(change_id.raw)
     yield list(search.positions)
-    high, before, read = state.head, search.past(state.head + 1), 0
+    if search.given_up and not unbounded:
+        state.keep(change_id.raw, Search(search.high, search.low, search.positions))
+        raise outcome_unknown()
+    along = _along(state, change_id, waiting)
+    high, read = state.head, 0
+    before = _past(state, search, high + 1, along)
     while before > joined:
         pages = await store.read_ids(
             state.log,
@@ -84,21 +99,71 @@ async def _search(
         for page in pages:
             positions = [page.first_seq + offset for offset in offsets(page.ids, change_id.raw)]
             search.positions.update(positions)
+            _note(along, page)
             yield positions
+        read += len(pages)
         if len(pages) < _PAGES_AT_ONCE:
-            return
-        before, read = search.past(pages[-1].first_seq), read + len(pages)
+            before = pages[-1].first_seq if pages else before
+            break
+        before = _past(state, search, pages[-1].first_seq, along)
         if read >= _MOST_PAGES and not unbounded:
             # Whoever asks again goes on from here.
-            state.give_up(change_id.raw, Search(high, before, search.positions))
+            state.keep(change_id.raw, Search(high, before, search.positions))
+            _keep_along(state, along, high, before, given_up=True)
             raise outcome_unknown()
+    _keep_along(state, along, high, before, given_up=False)
+
+
+def _along(
+    state: LogState, change_id: ChangeId, waiting: Iterable[Proposal]
+) -> dict[bytes, set[int]]:
+    """The ids that will be looked for next. A device that comes back asks for hundreds: one reading serves them all."""
+    unseen = state.recent.unseen_time
+    along: dict[bytes, set[int]] = {
+        proposal.id.raw: set()
+        for proposal in waiting
+        if proposal.id.time_ms <= unseen and state.memberships.get(proposal.user_id) is not None
+    }
+    along.pop(change_id.raw, None)
+    return along
+
+
+def _past(state: LogState, search: Search, before: int, along: dict[bytes, set[int]]) -> int:
+    """Where a search goes on below `before`. What it passes over must have been searched for the others too."""
+    past = search.past(before)
+    if past != before:
+        for raw in list(along):
+            other = state.searches.get(raw)
+            if other is not None and (other.high, other.low) == (search.high, search.low):
+                along[raw] |= other.positions
+            else:
+                del along[raw]
+    return past
+
+
+def _note(along: dict[bytes, set[int]], page: PageIds) -> None:
+    if along:
+        for at in range(0, len(page.ids), ID_BYTES):
+            positions = along.get(page.ids[at : at + ID_BYTES])
+            if positions is not None:
+                positions.add(page.first_seq + at // ID_BYTES)
+
+
+def _keep_along(
+    state: LogState, along: dict[bytes, set[int]], high: int, low: int, *, given_up: bool
+) -> None:
+    for raw, positions in along.items():
+        other = state.searches.get(raw)
+        if other is None or other.low >= low:
+            state.keep(raw, Search(high, low, positions, given_up))
 
 
 async def look_up(
-    store: Store, state: LogState, proposal: Proposal
+    store: Store, state: LogState, proposal: Proposal, waiting: Iterable[Proposal] = ()
 ) -> Committed | DomainError | None:
     """Looks for an earlier entry with a proposal's id, and for its predecessor, and notes in the
-    proposal what it finds. Gives the outcome if that is known by now, or None.
+    proposal what it finds. Gives the outcome if that is known by now, or None. Those `waiting` come
+    next.
 
     Raises StoreUnavailable.
     """
@@ -115,6 +180,7 @@ async def look_up(
             joined=joined,
             # The change that a note tells of is durable: the note can't be refused.
             unbounded=isinstance(proposal, NoteInInbox),
+            waiting=waiting,
         )
         if found.entry is not None:
             return _repeated(proposal, found.entry)

@@ -324,7 +324,7 @@ class Sequencer:
             unknown = [u for u in proposal.users() if u not in state.memberships]
             if unknown:
                 state.know(unknown, await self._store.memberships(entry.name, unknown))
-            told = await look_up(self._store, state, proposal)
+            told = await look_up(self._store, state, proposal, entry.queue)
             if not entry.queue or entry.queue[0] is not proposal:
                 return
             if told is not None:
