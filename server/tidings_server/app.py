@@ -13,15 +13,17 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import structlog
 
 from tidings_server.auth import TokenVerifier
-from tidings_server.bus.local import LocalBus
+from tidings_server.buses import Between, make_between
 from tidings_server.config import Address, Settings
 from tidings_server.core.clock import SystemClock
 from tidings_server.core.ids import uuid7
 from tidings_server.node import Node
+from tidings_server.presence.base import NodeInfo
 from tidings_server.rpc.engine import one_wake_up
 from tidings_server.rpc.server import RpcServer
 from tidings_server.storage.base import Store, StoreUnavailable
@@ -69,7 +71,7 @@ async def run(
     """Serves until SIGTERM or SIGINT, then drains. Returns the exit code.
 
     `started` is called once clients can connect. Raises OSError when an address can't be had,
-    StoreUnavailable, StoreCorrupt and KeysUnusable.
+    StoreUnavailable, StoreCorrupt, BusUnusable and KeysUnusable.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -96,9 +98,10 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         await store.open()
         stack.push_async_callback(store.close)
         tracer = _tracer(settings, clock, rng, stack)
+        between = make_between(settings, _this_node(clock, rng), rng)
         node = Node(
             store,
-            LocalBus(),
+            between.bus,
             clock,
             random.Random(rng.getrandbits(128)),
             verifier.verify,
@@ -106,9 +109,10 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             counters=counters,
             tracer=tracer,
             token_warning_ms=int(settings.auth.token_warning_s * 1000),
+            leases=between.leases,
         )
         server = RpcServer(node, settings.grpc.listen)
-        metrics_port = _metrics(settings, counters, store, clock, readiness, stack)
+        metrics_port = _metrics(settings, counters, store, between, clock, readiness, stack)
         await node.start()
         await server.start()
         readiness.serving = True
@@ -156,6 +160,10 @@ async def _watch_store(store: Store, server: RpcServer, readiness: Readiness) ->
         await asyncio.sleep(_CHECK_EVERY_S)
 
 
+def _this_node(clock: SystemClock, rng: random.Random) -> NodeInfo:
+    return NodeInfo(uuid7(clock.now_ms(), rng), version=version("tidings-server"))
+
+
 def _tracer(
     settings: Settings, clock: SystemClock, rng: random.Random, stack: AsyncExitStack
 ) -> Tracer:
@@ -177,6 +185,7 @@ def _metrics(
     settings: Settings,
     counters: Counters,
     store: Store,
+    between: Between,
     clock: SystemClock,
     readiness: Readiness,
     stack: AsyncExitStack,
@@ -185,7 +194,7 @@ def _metrics(
         counters,
         clock,
         service_name=settings.otel.service_name,
-        readings=readings(store),
+        readings=[*readings(store), *between.readings],
         otlp_endpoint=settings.otel.otlp_endpoint,
         otlp_interval_s=settings.otel.metrics_interval_s,
     )

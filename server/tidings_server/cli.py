@@ -19,6 +19,7 @@ import uvloop
 
 from tidings_server import maintenance
 from tidings_server.auth import KeysUnusable, NoSecret, mint
+from tidings_server.buses import BusUnusable
 from tidings_server.config import ConfigError, Settings, load
 from tidings_server.core.clock import SystemClock
 from tidings_server.demo import Demo, SecretUnusable, dev_secret_path, with_dev_secret
@@ -283,7 +284,7 @@ def _one_line_each() -> Iterator[None]:
     """What goes wrong in foreseen ways becomes one line."""
     try:
         yield
-    except (StoreUnavailable, StoreCorrupt, KeysUnusable) as problem:
+    except (StoreUnavailable, StoreCorrupt, BusUnusable, KeysUnusable) as problem:
         raise Failure(str(problem)) from None
     except OSError as problem:
         raise Failure(problem.strerror or str(problem)) from None

@@ -188,6 +188,55 @@ class ScyllaSettings(_Group):
         return _copies(self.replication)
 
 
+class BusSettings(_Group):
+    """What carries events between nodes: nothing, for a node alone, or the Redis that `redis` names."""
+
+    kind: Literal["local", "redis"] = "local"
+
+
+def _servers(text: str) -> str:
+    for part in text.split(","):
+        Address.parse(part.strip())
+    return text
+
+
+class RedisSettings(_Group):
+    """Redis, when `bus.kind` is `redis`: one server, or a Redis Cluster of which some servers are named.
+
+    Nodes with the same `namespace` hear each other. A node that ends without a word is gone for others after
+    `lease_s`, which is the same at all nodes. A connection that is silent for `silence_s` is made anew.
+    """
+
+    hosts: Annotated[str, AfterValidator(_servers)] = "127.0.0.1:6379"
+    cluster: bool = False
+    namespace: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,47}$")] = "tidings"
+    username: Annotated[str, Field(min_length=1)] | None = None
+    password: SecretStr | None = None
+    tls: bool = False
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_check_hostname: bool = True
+    lease_s: Annotated[float, Field(ge=1, le=300)] = 10
+    silence_s: Annotated[float, Field(ge=0.5, le=60)] = 5
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if not self.cluster and len(self.host_list()) > 1:
+            raise ValueError("hosts names several servers: set cluster, or name one")
+        if self.username is not None and self.password is None:
+            raise ValueError("username needs password")
+        if not self.tls and (self.tls_ca_file or self.tls_cert_file or self.tls_key_file):
+            raise ValueError("files for TLS are named, but tls is off")
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file go together")
+        return self
+
+    def host_list(self) -> tuple[Address, ...]:
+        """The servers."""
+        return tuple(Address.parse(part.strip()) for part in self.hosts.split(","))
+
+
 def _secret(secret: SecretStr) -> SecretStr:
     if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
         raise ValueError(f"must have at least {MIN_SECRET_BYTES} bytes")
@@ -308,6 +357,8 @@ class Settings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()
     store: StoreSettings = StoreSettings()
     scylla: ScyllaSettings = ScyllaSettings()
+    bus: BusSettings = BusSettings()
+    redis: RedisSettings = RedisSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
     drain: DrainSettings = DrainSettings()

@@ -23,6 +23,7 @@ from tidings_server.config import Address, Settings
 from tidings_server.core.clock import Clock
 from tidings_server.demo import SecretUnusable, dev_secret_path, read_dev_secret
 from tidings_server.findings import Finding, fail, ok, warn
+from tidings_server.redis_doctor import examine_redis
 
 _GIB = 1 << 30
 _MIN_FREE = _GIB // 4
@@ -67,6 +68,7 @@ def examine(
     else:
         yield from examine_cluster(settings.scylla, inspect_cluster)
         yield from _clock(clock, None)
+    yield from examine_redis(settings)
     yield from _files()
     yield from _collector(settings)
 

@@ -119,7 +119,7 @@ class RedisLeases(Leases):
         self._renewed: float | None = None
         self._keep_until = 0.0
         self._reachable = False
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._tried = asyncio.Event()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -128,6 +128,11 @@ class RedisLeases(Leases):
     def connected(self) -> bool:
         """Whether the last thing that was asked of Redis was answered."""
         return self._reachable
+
+    @property
+    def known_nodes(self) -> int:
+        """How many nodes lived when this was looked at last."""
+        return len(self._told)
 
     @property
     def owed_users(self) -> int:
@@ -146,7 +151,7 @@ class RedisLeases(Leases):
         """See `Leases`."""
         if self._task is None:
             return
-        self._stopping = True
+        self._stopping.set()
         self._task.cancel()
         await asyncio.wait([self._task])
         if self._reachable:
@@ -259,7 +264,7 @@ class RedisLeases(Leases):
         interval = self._lease_s / _RENEWALS
         due = loop.time()
         # The client may take a cancellation for an answer that did not come.
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 if loop.time() >= due:
                     due = loop.time() + interval * self._rng.uniform(0.8, 1.0)
@@ -276,7 +281,7 @@ class RedisLeases(Leases):
             self._tried.set()
             self._tell_changes()
             self._wake.clear()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, due - loop.time())):
