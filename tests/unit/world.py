@@ -12,6 +12,7 @@ from typing import TypeVar
 from tests.unit.made import content
 from tests.unit.virtual_loop import VirtualClock
 from tidings.v1 import chat_service_pb2, event_pb2, message_pb2
+from tidings_server.bus.base import Bus
 from tidings_server.bus.local import LocalBus
 from tidings_server.codec.entries import decode_entries
 from tidings_server.core import commands as c
@@ -181,9 +182,15 @@ class World:
     _worlds = count()
 
     def __init__(
-        self, *, limits: Limits | None = None, disk: MemoryDisk | None = None, shared: bool = False
+        self,
+        *,
+        limits: Limits | None = None,
+        disk: MemoryDisk | None = None,
+        shared: bool = False,
+        bus: Bus | None = None,
     ) -> None:
         self.shared = shared
+        self.bus = bus
         self.rng = random.Random(next(self._worlds))
         self.clock = VirtualClock()
         self.script = Script()
@@ -195,7 +202,8 @@ class World:
         self.store = MemoryStore(
             self.disk, new_id=self.new_id, faults=self.script, shared=self.shared
         )
-        return Node(self.store, LocalBus(), self.clock, self.rng, self.verify, limits=self.limits)
+        bus = self.bus or LocalBus()
+        return Node(self.store, bus, self.clock, self.rng, self.verify, limits=self.limits)
 
     async def start(self) -> World:
         await self.store.open()

@@ -279,6 +279,7 @@ class Session:
         position = self.positions.get(name)
         if position is not None:
             position.close_at(seq)
+            self._spawn(self._rejoin(name))
 
     def recheck(self) -> None:
         """Publications may have been lost: reads the heads again and catches up where they
@@ -457,6 +458,9 @@ class Session:
             followed = self.positions.get(name)
             if followed is None or not followed.open:
                 self._services.hub.leave(name, self)
+            elif not self._services.hub.has_joined(name, self):
+                # A removal was published meanwhile, perhaps one of an earlier stay.
+                self._spawn(self._join(name))
         self._following = []
         for position, _ in plan.starts:
             if position.sent < position.end:
@@ -555,6 +559,20 @@ class Session:
         if not view.membership.current:
             services.hub.leave(name, self)
         self._catch_up.lag(position)
+
+    async def _rejoin(self, name: str) -> None:
+        """The hub has let go of a log for a removal whose publication may be late: the user may be a member again,
+        and the note of that was passed over since the log was joined still.
+        """
+        view = None
+        while view is None:
+            try:
+                view = await self._services.sequencer.view(name, self.principal.user_id)
+            except DomainError as problem:
+                log.warning("rejoin_waits", cause=str(problem), session=self.id)
+                await asyncio.sleep(_SYNC_RETRY_S)
+        if view.membership is not None and view.membership.current:
+            await self._join(name)
 
     # Ending
 
