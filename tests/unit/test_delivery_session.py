@@ -768,6 +768,24 @@ async def test_acknowledgements_that_can_not_be_written_cost_nothing(
     assert again.applied(log) == 1
 
 
+@pytest.mark.parametrize("refused", ["put_cursors", "put_receipts", "heads"])
+async def test_a_delivered_mark_outlives_a_refusal_of_the_store(
+    world: World, log: str, refused: str
+) -> None:
+    await world.post(log, "alice")
+    await world.restart()
+    bob = world.device("bob")
+    await bob.hello()
+    world.script.plan(refused, Happens.REFUSED)
+    bob.send(acks=[(log, 2)])
+    # The device has it, names it when it comes again, and so never acknowledges it again.
+    await asyncio.sleep(10)
+    listed = await world.execute("alice", c.ListReceipts(log, 10, ""))
+    assert isinstance(listed, c.ReceiptsListed)
+    assert listed.marks == (c.ReceiptMarks("bob", 2, 0),)
+    assert world.disk.cursors("bob", "phone")[log] == 2
+
+
 # Commands
 
 

@@ -22,6 +22,7 @@ from ..storage.base import CursorRow, Receipt, Store, StoreUnavailable
 log = structlog.get_logger(__name__)
 
 FLUSH_AFTER_S = 0.25
+_AGAIN_AFTER_S = 2.0
 
 
 class AckBook:
@@ -35,6 +36,8 @@ class AckBook:
         self._cursors: dict[tuple[str, str], dict[str, int]] = {}
         self._being_written: dict[tuple[str, str], dict[str, int]] = {}
         self._delivered: dict[tuple[str, str], int] = {}
+        self._refused = False
+        self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
 
@@ -56,6 +59,7 @@ class AckBook:
 
     async def close(self) -> None:
         """Writes what was gathered."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -63,15 +67,17 @@ class AckBook:
             await asyncio.wait([self._writing])
         await self._write()
 
-    async def _member_count(self, name: str) -> int | None:
+    async def _keeps(self, name: str, user: str, seq: int) -> bool:
+        """Whether a delivered mark of a conversation is kept. When that can't be told now, it is left for later."""
         count = self._sequencer.member_count(name)
-        if count is not None:
-            return count
-        try:
+        if count is None:
             # Nobody has written to it for a while: it must be loaded.
-            return (await self._sequencer.state(name)).conversation.member_count
-        except DomainError:
-            return None
+            try:
+                count = (await self._sequencer.state(name)).conversation.member_count
+            except DomainError:
+                self._put_back({}, {(name, user): seq})
+                return False
+        return keeps_delivered(count)
 
     def _begin(self) -> None:
         self._timer = None
@@ -82,17 +88,16 @@ class AckBook:
             await self._write()
         finally:
             self._writing = None
-            if self._cursors or self._delivered:
-                self._timer = asyncio.get_running_loop().call_later(FLUSH_AFTER_S, self._begin)
+            if (self._cursors or self._delivered) and not self._closed:
+                delay = _AGAIN_AFTER_S if self._refused else FLUSH_AFTER_S
+                self._timer = asyncio.get_running_loop().call_later(delay, self._begin)
 
     async def _write(self) -> None:
         cursors, self._cursors = self._cursors, {}
         self._being_written = cursors
         delivered, self._delivered = self._delivered, {}
+        self._refused = False
         receipts = []
-        for (name, user), seq in delivered.items():
-            if keeps_delivered(await self._member_count(name)):
-                receipts.append(Receipt(name, user, delivered_seq=seq))
         try:
             if cursors:
                 rows = [
@@ -101,11 +106,16 @@ class AckBook:
                     for name, seq in seqs.items()
                 ]
                 await self._store.put_cursors(rows)
+            receipts = [
+                Receipt(name, user, delivered_seq=seq)
+                for (name, user), seq in delivered.items()
+                if await self._keeps(name, user, seq)
+            ]
             if receipts:
                 await self._store.put_receipts(receipts)
         except StoreUnavailable as problem:
-            # The devices are offered these entries again, and acknowledge them again.
             log.warning("acks_not_written", cause=str(problem), cursors=len(cursors))
+            self._put_back(cursors, delivered)
             return
         finally:
             self._being_written = {}
@@ -113,3 +123,15 @@ class AckBook:
             if tells_live(self._sequencer.member_count(r.log)):
                 event = receipt_event(r.log, r.user_id, r.delivered_seq, 0)
                 self._bus.publish(NoticePublished(r.log, event))
+
+    def _put_back(
+        self, cursors: dict[tuple[str, str], dict[str, int]], delivered: dict[tuple[str, str], int]
+    ) -> None:
+        """They are written later: a device that names its cursors acknowledges nothing twice."""
+        self._refused = True
+        for key, seqs in cursors.items():
+            newer = self._cursors.setdefault(key, {})
+            for name, seq in seqs.items():
+                newer[name] = max(seq, newer.get(name, 0))
+        for mark, seq in delivered.items():
+            self._delivered[mark] = max(seq, self._delivered.get(mark, 0))
