@@ -241,14 +241,6 @@ BUGS = {
             "stale-refusal",
             "a command is refused on what is known of a log, though other nodes append too",
             lambda: changed(batch, "build", " and not proposal.verified", " and False"),
-            60,
-        ),
-        Bug(
-            "recheck-before-heads",
-            "a session that is synchronising when the bus was renewed does not look again",
-            lambda: changed(
-                session.Session, "_synchronise", "if resyncs != self._resyncs:", "if False:"
-            ),
             200,
         ),
         Bug(

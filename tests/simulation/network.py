@@ -379,7 +379,7 @@ class Network:
         up = [(e, e.process) for e in self.endpoints if e.process is not None]
         if not up:
             return None
-        return up[0] if len(up) == 1 else self.rng.choice(up)  # type: ignore[return-value]
+        return up[0] if len(up) == 1 else self.rng.choice(up)
 
     async def connect(self, device: Process, token: str, watch: StreamWatch) -> DeviceEnd:
         """Opens a stream. Raises ConnectionLost."""

@@ -108,10 +108,12 @@ class StreamWatch:
         self._window = hello.window or DEFAULT_WINDOW
         truth, known = self._judge.truth, self._judge.known
         # What nobody was told of may be without a definite outcome yet, although it is stored.
-        self._due = {
-            name: min(truth.log(name).visible_end(self.user), known.get(name, 0))
-            for name in truth.names_visible_to(self.user)
-        }
+        for name in truth.names_visible_to(self.user):
+            log = truth.log(name)
+            end = min(log.visible_end(self.user), known.get(name, 0))
+            while end and not log.visible(self.user, end):
+                end -= 1
+            self._due[name] = end
 
     # From the server
 
