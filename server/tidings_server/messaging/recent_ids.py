@@ -45,10 +45,13 @@ class RecentIds:
     beyond it that aren't held are new for certain; others must be looked up in the store, in every
     page with a stamp of at least t - 5 min.
 
-    The newest `capacity` ids are held in a dict, about `older` before them in blocks, at 24 bytes each.
+    The newest `capacity` ids are held in a dict, about `older` before them in blocks, at 24 bytes each. Those that lie
+    far ahead stay out of the blocks, in which every newer id would have to be searched for then.
     """
 
     __slots__ = (
+        "_ahead",
+        "_ahead_times",
         "_blocks",
         "_capacity",
         "_far",
@@ -72,6 +75,9 @@ class RecentIds:
         self._older_high = -1
         # The times of the ids that lay far ahead when they were added, the earliest first.
         self._far: list[int] = []
+        # Ids that had to leave the dict while they lay far ahead, and their times, the earliest first.
+        self._ahead: dict[bytes, tuple[int, ...]] = {}
+        self._ahead_times: list[tuple[int, bytes]] = []
 
     @property
     def capacity(self) -> int:
@@ -81,7 +87,11 @@ class RecentIds:
     def crowded(self, now_ms: int) -> bool:
         """Whether so many ids lie far ahead of a stamp that more of them would push out each other."""
         self._near(now_ms)
-        return len(self._far) >= self._capacity // 4
+        return len(self._far) >= self._most_ahead
+
+    @property
+    def _most_ahead(self) -> int:
+        return self._capacity // 4
 
     def _near(self, now_ms: int) -> None:
         while self._far and self._far[0] <= now_ms + FAR_AHEAD_MS:
@@ -91,9 +101,10 @@ class RecentIds:
         """The position, or positions, that are known to hold an id."""
         known = self._positions.get(raw)
         time_ms = _time(raw)
-        if time_ms > self._older_high:
+        ahead = self._ahead.get(raw, ())
+        if time_ms > self._older_high and not ahead:
             return known
-        found = [] if known is None else [known] if isinstance(known, int) else list(known)
+        found = [*_each(known), *ahead]
         for block in (*self._blocks, self._filling):
             if block.low <= time_ms <= block.high:
                 found += [block.seqs[at] for at in offsets(block.ids, raw)]
@@ -120,11 +131,25 @@ class RecentIds:
             self._positions[raw] = (*known, seq)
 
     def _evict(self, now_ms: int) -> None:
-        """The oldest id of the dict goes into a block; when there are too many blocks, the oldest is let go of."""
+        """The oldest id of the dict goes into a block, with those that lie ahead no more."""
+        while self._ahead_times and self._ahead_times[0][0] <= now_ms:
+            time_ms, raw = heapq.heappop(self._ahead_times)
+            self._into_block(raw, time_ms, self._ahead.pop(raw), now_ms)
         raw = self._order.popleft()
-        positions = self._positions.pop(raw)
-        time_ms = _time(raw)
-        for seq in (positions,) if isinstance(positions, int) else positions:
+        positions, time_ms = _each(self._positions.pop(raw)), _time(raw)
+        if raw in self._ahead:
+            self._ahead[raw] += positions
+        elif time_ms > now_ms + FAR_AHEAD_MS and len(self._ahead) < self._most_ahead:
+            self._ahead[raw] = positions
+            heapq.heappush(self._ahead_times, (time_ms, raw))
+        else:
+            self._into_block(raw, time_ms, positions, now_ms)
+
+    def _into_block(
+        self, raw: bytes, time_ms: int, positions: tuple[int, ...], now_ms: int
+    ) -> None:
+        """When there are too many blocks, the oldest is let go of."""
+        for seq in positions:
             self._filling.add(raw, time_ms, seq)
         self._older_high = max(self._older_high, time_ms)
         if len(self._filling.seqs) < min(_BLOCK_IDS, max(self._older // 8, 1)):
@@ -147,6 +172,12 @@ class RecentIds:
         gone = set(range(len(times))).difference(ahead)
         self.unseen_time = max(self.unseen_time, *(times[at] for at in gone))
         self._older_high = max((b.high for b in (*self._blocks, self._filling)), default=-1)
+
+
+def _each(positions: Positions | None) -> tuple[int, ...]:
+    if positions is None:
+        return ()
+    return (positions,) if isinstance(positions, int) else positions
 
 
 def _time(raw: bytes | bytearray) -> int:
