@@ -19,8 +19,7 @@ class Limits:
         max_text_bytes: Bytes of a message text in UTF-8.
         max_frame_bytes: Bytes of a frame from a client.
         max_commands_in_flight: Commands of a session that may wait for their results.
-        outbox_bytes: Bytes that may wait in a session's outbox; beyond it the outbox is dropped and
-            becomes lag.
+        outbox_bytes: Bytes that may wait in a session's outbox; what does not fit becomes lag.
         catch_up_limit: Missed entries sent for one conversation; what is more is announced as a
             gap.
         new_device_messages: Newest entries that a device without cursors gets for one conversation.
