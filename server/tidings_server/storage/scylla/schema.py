@@ -18,6 +18,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from cassandra import InvalidRequest
 from cassandra.cluster import Cluster, Session
 
 from tidings_server.storage.base import StoreCorrupt, StoreUnavailable
@@ -38,6 +39,7 @@ _KEYSPACE = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _COMMENT = re.compile(r"--[^\n]*")
 _LOCK_S = 60
 _LOCK_WAIT_S = 120.0
+_KNOWN_S = 20.0
 _TRIES = 5
 
 
@@ -87,6 +89,31 @@ def migrate(
     would let logs fork, and StoreUnavailable when the cluster does not do, or not agree on, what it should.
     """
     known = known_migrations() if known is None else known
+    deadline = time.monotonic() + _KNOWN_S
+    while True:
+        try:
+            return _migrate(cluster, session, options, owner, known)
+        except StoreUnavailable as problem:
+            if not _is_not_known_yet(problem) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _is_not_known_yet(problem: StoreUnavailable) -> bool:
+    """Whether a node does not know a keyspace or table that another has just made: its tables tell of it earlier."""
+    cause = problem.__cause__
+    return isinstance(cause, InvalidRequest) and any(
+        words in str(cause) for words in ("does not exist", "unconfigured table")
+    )
+
+
+def _migrate(
+    cluster: Cluster,
+    session: Session,
+    options: ScyllaOptions,
+    owner: str,
+    known: tuple[Migration, ...],
+) -> int:
     if not _KEYSPACE.fullmatch(options.keyspace):
         raise StoreCorrupt(f"{options.keyspace!r} is no name for a keyspace")
     if options.keyspace not in cluster.metadata.keyspaces:

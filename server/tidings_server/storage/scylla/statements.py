@@ -27,16 +27,14 @@ ROWS_A_BATCH = 32
 
 _PAGE = "seq, entry_count, stamp, ordinal, commit_id, ids, flags, body, rev"
 _PAGES = "FROM log WHERE log = ? AND bucket = ? AND kind = 1"
-_HEAD = (
-    "last_seq = ?, head_ordinal = ?, head_stamp = ?, head_commit_id = ?, head_pending = ?,"
-    " entry_count = ?, stamp = ?, ordinal = ?, flags = ?, rev = 0, commit_id = ?, ids = ?, body = ?"
-)
-_AT = "WHERE log = ? AND bucket = ? AND kind = 1 AND seq = ?"
+_HEAD = "last_seq = ?, head_ordinal = ?, head_stamp = ?, head_commit_id = ?, head_pending = ?"
 
 _TEXTS = {
-    # One statement writes the bucket's head, which is static, and the page, on the condition on the head.
-    "append": f"UPDATE log SET {_HEAD} {_AT} IF last_seq = ?",
-    "append_first": f"UPDATE log SET {_HEAD}, snapshot = ? {_AT} IF last_seq = NULL",
+    "move_head": f"UPDATE log SET {_HEAD} WHERE log = ? AND bucket = ? IF last_seq = ?",
+    "make_head": f"UPDATE log SET {_HEAD}, snapshot = ? WHERE log = ? AND bucket = ? IF last_seq = NULL",
+    "page": "INSERT INTO log"
+    " (log, bucket, kind, seq, entry_count, stamp, ordinal, flags, rev, commit_id, ids, body)"
+    " VALUES (?, ?, 1, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
     "mark": "UPDATE log SET flags = ? WHERE log = ? AND bucket = ? AND kind = 3 AND seq = ?",
     "heads": "SELECT DISTINCT log, last_seq, head_ordinal, head_stamp, head_commit_id, head_pending FROM log"
     " WHERE log IN ? AND bucket = ?",
@@ -76,15 +74,16 @@ _TEXTS = {
     "probe": "INSERT INTO probe (id) VALUES (?) IF NOT EXISTS USING TTL 60",
 }
 _TABLE = re.compile(r"\b(FROM|UPDATE|INTO) (\w+)")
-_NOT_REPEATABLE = frozenset({"append", "append_first", "probe"})
+_NOT_REPEATABLE = frozenset({"move_head", "make_head", "page", "mark", "probe"})
 
 
 @dataclass(frozen=True, slots=True)
 class Statements:
     """The statements, prepared. Each is a field by its name above."""
 
-    append: PreparedStatement
-    append_first: PreparedStatement
+    move_head: PreparedStatement
+    make_head: PreparedStatement
+    page: PreparedStatement
     mark: PreparedStatement
     heads: PreparedStatement
     snapshot: PreparedStatement
@@ -126,10 +125,14 @@ def prepare(session: Session, keyspace: str) -> Statements:
     return Statements(**prepared)
 
 
-def append_of(statements: Statements, request: Append) -> BoundStatement | BatchStatement:
-    """The request that carries out an append: the same each time, for an append that is the same."""
+def append_of(statements: Statements, request: Append) -> BatchStatement:
+    """The request that carries out an append: the same each time, for an append that is the same.
+
+    One batch in one partition, on one condition: the bucket's head, which is static, the page, and its mark if it has
+    flags.
+    """
     page = request.page
-    first = page.first_seq
+    log, first = request.log, page.first_seq
     bucket = bucket_of(first)
     head = (
         page.last_seq,
@@ -137,23 +140,30 @@ def append_of(statements: Statements, request: Append) -> BoundStatement | Batch
         page.stamp,
         page.commit_id,
         dump_positions(request.pending),
-        page.count,
-        page.stamp,
-        page.ordinal,
-        page.flags,
-        page.commit_id,
-        page.ids,
-        page.body,
     )
-    if request.snapshot is None:
-        bound = statements.append.bind((*head, request.log, bucket, first, request.expected_head))
-    else:
-        bound = statements.append_first.bind((*head, request.snapshot, request.log, bucket, first))
-    if not page.flags:
-        return bound
     batch = BatchStatement()
-    batch.add(bound)
-    batch.add(statements.mark.bind((page.flags, request.log, bucket, first)))
+    if request.snapshot is None:
+        batch.add(statements.move_head.bind((*head, log, bucket, request.expected_head)))
+    else:
+        batch.add(statements.make_head.bind((*head, request.snapshot, log, bucket)))
+    batch.add(
+        statements.page.bind(
+            (
+                log,
+                bucket,
+                first,
+                page.count,
+                page.stamp,
+                page.ordinal,
+                page.flags,
+                page.commit_id,
+                page.ids,
+                page.body,
+            )
+        )
+    )
+    if page.flags:
+        batch.add(statements.mark.bind((page.flags, log, bucket, first)))
     return batch
 
 
