@@ -88,7 +88,7 @@ def test_everything_reaches_the_options(tmp_path: Path) -> None:
 def test_files_for_tls_that_are_not_there(tmp_path: Path) -> None:
     redis = {"tls": True, "tls_ca_file": tmp_path / "none.pem"}
     with pytest.raises(BusUnusable, match="TLS"):
-        make_between(Settings(bus={"kind": "redis"}, redis=redis), NodeInfo("n"), random.Random(1))
+        make_between(made(bus={"kind": "redis"}, redis=redis), NodeInfo("n"), random.Random(1))
 
 
 def findings(port: int, **redis: Any) -> tuple[Level, str]:

@@ -38,7 +38,8 @@ _ANSWERED_WITHIN_S = 1.0
 _TRIED_AGAIN_S = 1.0
 _DEAD_TOKENS = 10_000
 
-_Failures = (RedisError, OSError)
+# Over uvloop the client also lets a RuntimeError of a closed transport through. A TimeoutError is an OSError.
+_Failures = (RedisError, OSError, RuntimeError)
 
 _RENEW = """
 local time = redis.call('TIME')
@@ -155,7 +156,7 @@ class RedisLeases(Leases):
         self._task.cancel()
         await asyncio.wait([self._task])
         if self._reachable:
-            with contextlib.suppress(*_Failures, TimeoutError):
+            with contextlib.suppress(*_Failures):
                 async with asyncio.timeout(_ANSWERED_WITHIN_S):
                     self._old_token, self._token = self._token, ""
                     await self._eval()
@@ -185,7 +186,7 @@ class RedisLeases(Leases):
         try:
             async with asyncio.timeout(_ANSWERED_WITHIN_S):
                 return found | await self._online_elsewhere(others)
-        except (*_Failures, TimeoutError) as problem:
+        except _Failures as problem:
             self.counts.failures += 1
             log.warning("presence_of_this_node_only", cause=_cause(problem))
             return found
@@ -272,7 +273,7 @@ class RedisLeases(Leases):
                     self._repeat_some()
                 while self._owed and self._reachable and loop.time() < due:
                     await self._write()
-            except (*_Failures, TimeoutError) as problem:
+            except _Failures as problem:
                 self.counts.failures += 1
                 if self._reachable or not self._tried.is_set():
                     log.warning("leases_not_renewed", cause=_cause(problem))
@@ -334,7 +335,7 @@ class RedisLeases(Leases):
         try:
             async with asyncio.timeout(_ANSWERED_WITHIN_S):
                 return str((await self._client.info("server", target_nodes=server))["run_id"])
-        except (*_Failures, TimeoutError):
+        except _Failures:
             return ""
 
     async def _eval(self, *, read_only: bool = False) -> tuple[str, list[Any]]:

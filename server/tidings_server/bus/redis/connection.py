@@ -62,7 +62,8 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Sends packed commands."""
-        if self._transport is not None:
+        # uvloop's transports raise once they are closing, which is told a moment later.
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def abort(self) -> None:

@@ -1,0 +1,366 @@
+"""The bus over a real Redis that is killed, stopped, flushed and cut off: receivers become level without another
+publication, subscribing ends, memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.bus_contract import until
+from tests.contract.samples import page
+from tidings_server.bus.base import (
+    HeadPublished,
+    NoticePublished,
+    PagePublished,
+    Publication,
+)
+from tidings_server.bus.redis import RedisBus, publisher
+from tidings_server.redis_options import RedisOptions
+from tools.stack.redis import HOST, RedisCluster, RedisServer
+
+SILENCE_S = 1.0
+LOGS = tuple(f"log-{i}" for i in range(30))
+
+
+class Truth:
+    """What is stored: how far each log goes."""
+
+    def __init__(self) -> None:
+        self.heads = dict.fromkeys(LOGS, 0)
+
+
+class Receiver:
+    """A node whose sessions go by the rules: what comes next is taken, a gap or a pointer is read from the log."""
+
+    def __init__(self, options: RedisOptions, truth: Truth, seed: int) -> None:
+        self.truth = truth
+        self.bus = RedisBus(options, random.Random(seed))
+        self.at = dict.fromkeys(LOGS, 0)
+        self.pushed = self.read = self.resyncs = 0
+        self.bus.on_publication = self._take
+        self.bus.on_resync = self._resync
+
+    @property
+    def level(self) -> bool:
+        return self.at == self.truth.heads
+
+    def append(self, log: str, count: int = 1, body: bytes = b"text") -> None:
+        """Stores a page and publishes it."""
+        first = self.truth.heads[log] + 1
+        self.truth.heads[log] += count
+        self.bus.publish(PagePublished(log, page(first, count, body=body)))
+
+    def _take(self, publication: Publication) -> None:
+        if isinstance(publication, NoticePublished):
+            return
+        at = self.at[publication.log]
+        if isinstance(publication, HeadPublished):
+            if publication.seq > at:
+                self._read(publication.log)
+        elif publication.page.first_seq == at + 1:
+            self.pushed += 1
+            self.at[publication.log] = publication.page.last_seq
+        elif publication.page.last_seq > at:
+            self._read(publication.log)
+
+    def _read(self, log: str) -> None:
+        self.read += 1
+        self.at[log] = self.truth.heads[log]
+
+    def _resync(self) -> None:
+        self.resyncs += 1
+        for log in LOGS:
+            self._read(log)
+
+
+Start = Callable[[], Awaitable[Receiver]]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own, that it may ruin."""
+    server = RedisServer(tmp_path / "redis").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def node(server: RedisServer) -> AsyncIterator[Start]:
+    """Starts nodes."""
+    truth, started = Truth(), list[Receiver]()
+    options = RedisOptions(hosts=((HOST, server.port),), silence_s=SILENCE_S, connect_s=SILENCE_S)
+
+    async def start() -> Receiver:
+        receiver = Receiver(options, truth, len(started))
+        await receiver.bus.start()
+        started.append(receiver)
+        await receiver.bus.subscribe(LOGS)
+        return receiver
+
+    yield start
+    for receiver in started:
+        await receiver.bus.stop()
+
+
+async def restart(server: RedisServer) -> None:
+    server.kill()
+    await asyncio.sleep(0.3)
+    await asyncio.to_thread(server.start)
+
+
+async def freeze_for_long(server: RedisServer) -> None:
+    server.signal(signal.SIGSTOP)
+    await asyncio.sleep(2.5 * SILENCE_S)
+    server.signal(signal.SIGCONT)
+
+
+async def freeze_for_a_moment(server: RedisServer) -> None:
+    server.signal(signal.SIGSTOP)
+    await asyncio.sleep(SILENCE_S / 4)
+    server.signal(signal.SIGCONT)
+
+
+async def flush(server: RedisServer) -> None:
+    server.client.flushall()
+    await asyncio.sleep(0.1)
+
+
+def kill_clients(server: RedisServer, *, subscribers: bool) -> int:
+    killed = 0
+    for client in server.client.client_list():
+        if client["name"].endswith("-bus") and subscribers == (client["sub"] != "0"):
+            killed += server.client.client_kill_filter(_id=client["id"])
+    return killed
+
+
+async def cut_subscribers(server: RedisServer) -> None:
+    for _ in range(3):
+        await asyncio.to_thread(kill_clients, server, subscribers=True)
+        await asyncio.sleep(0.1)
+
+
+async def cut_publishers(server: RedisServer) -> None:
+    for _ in range(3):
+        assert await asyncio.to_thread(kill_clients, server, subscribers=False)
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [restart, freeze_for_long, freeze_for_a_moment, flush, cut_subscribers, cut_publishers],
+)
+async def test_receivers_become_level(
+    server: RedisServer, node: Start, fault: Callable[[RedisServer], Awaitable[None]]
+) -> None:
+    nodes = [await node(), await node(), await node()]
+    rng = random.Random(1)
+    done = False
+
+    async def write() -> None:
+        while not done:
+            for _ in range(20):
+                body = b"x" * (20_000 if rng.random() < 0.05 else 200)
+                nodes[rng.randrange(2)].append(rng.choice(LOGS), rng.randint(1, 3), body)
+            await asyncio.sleep(0.002)
+
+    writing = asyncio.create_task(write())
+    await asyncio.sleep(0.2)
+    before = [n.resyncs for n in nodes]
+    await fault(server)
+    await asyncio.sleep(0.05)
+    done = True
+    await writing
+    # Nothing is published any more.
+    await until(lambda: all(n.level for n in nodes))
+    assert all(n.pushed > 100 for n in nodes)
+    if fault in {restart, freeze_for_long, cut_subscribers}:
+        assert all(n.resyncs > b for n, b in zip(nodes, before, strict=True))
+    if fault in {flush, freeze_for_a_moment, cut_publishers}:
+        assert [n.resyncs for n in nodes] == before, "nobody's subscriptions were lost"
+    # And it is as before.
+    for log in LOGS:
+        nodes[0].append(log)
+    await until(lambda: all(n.level for n in nodes))
+
+
+async def test_a_last_page_before_silence_is_made_good(server: RedisServer, node: Start) -> None:
+    """What was under way on a cut connection may be lost: a pointer follows, and nothing else is published."""
+    writer, reader = await node(), await node()
+    await asyncio.to_thread(kill_clients, server, subscribers=False)
+    writer.append(LOGS[3])
+    await until(lambda: reader.level)
+
+
+async def test_subscribing_ends_though_redis_is_away(server: RedisServer, node: Start) -> None:
+    writer, reader = await node(), await node()
+    reader.bus.unsubscribe(LOGS)
+    await asyncio.sleep(0.1)
+    server.signal(signal.SIGSTOP)
+    async with asyncio.timeout(10):
+        await reader.bus.subscribe(LOGS)
+    assert reader.bus.counts.unconfirmed == 1
+    for log in LOGS:
+        writer.append(log)
+    assert not reader.level
+    server.signal(signal.SIGCONT)
+    await until(lambda: reader.level)
+    server.kill()
+    async with asyncio.timeout(10):
+        await reader.bus.subscribe(["another"])
+    await until(lambda: not reader.bus.connected)
+    writer.append(LOGS[0])
+    await asyncio.to_thread(server.start)
+    await until(lambda: reader.level)
+
+
+async def test_a_node_starts_without_redis(server: RedisServer, node: Start) -> None:
+    server.kill()
+    async with asyncio.timeout(10):
+        nodes = [await node(), await node()]
+    nodes[0].append(LOGS[0])
+    assert nodes[0].level, "those at this node need no Redis"
+    await asyncio.to_thread(server.start)
+    await until(lambda: all(n.level for n in nodes))
+
+
+@pytest.mark.parametrize("away", ["frozen", "killed"])
+async def test_memory_stays_bounded(server: RedisServer, node: Start, away: str) -> None:
+    writer, reader = await node(), await node()
+    if away == "frozen":
+        server.signal(signal.SIGSTOP)
+    else:
+        server.kill()
+    largest = 0
+    for i in range(20_000):
+        writer.append(LOGS[i % len(LOGS)], body=b"x" * 4000)
+        writer.bus.publish(NoticePublished(LOGS[0], b"x" * 4000))
+        if i % 100 == 0:
+            await asyncio.sleep(0)
+        largest = max(largest, writer.bus.waiting_bytes)
+    assert largest < publisher.WAITING_BYTES + publisher.UNDER_WAY_BYTES + 10_000
+    assert writer.bus.owed_logs <= len(LOGS)
+    assert writer.bus.counts.sent.dropped > 10_000
+    if away == "frozen":
+        server.signal(signal.SIGCONT)
+    else:
+        await asyncio.to_thread(server.start)
+    await until(lambda: reader.level)
+    await until(lambda: not writer.bus.waiting_bytes)
+
+
+async def test_owing_too_much_makes_all_nodes_look(
+    server: RedisServer, node: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "OWED_LOGS", 10)
+    nodes = [await node(), await node(), await node()]
+    await asyncio.to_thread(kill_clients, server, subscribers=False)
+    await until(lambda: not nodes[0].bus.connected)
+    for log in LOGS:
+        nodes[0].append(log)
+    assert nodes[0].bus.owed_logs <= 11
+    await until(lambda: all(n.level for n in nodes))
+    assert nodes[1].resyncs == nodes[2].resyncs == 1
+
+
+async def test_frames_of_other_versions_are_passed_over(server: RedisServer, node: Start) -> None:
+    reader = await node()
+    channel = f"tidings:{LOGS[0]}"
+    strange = [
+        b"",
+        b"\x01",
+        b"\x02\x01\x00\x0c" + b"o" * 8 + b"newer",
+        b"\x01\x63\x00\x0c" + b"o" * 8,
+    ]
+    for frame in strange:
+        server.client.publish(channel, frame)
+    await until(lambda: reader.bus.counts.unknown_frames == len(strange))
+    # A page of a newer node, whose head has grown by two bytes.
+    head = b"\x01\x03\x00\x16" + b"o" * 8 + (7).to_bytes(8, "big") + b"??"
+    reader.truth.heads[LOGS[0]] = 7
+    server.client.publish(channel, head)
+    await until(lambda: reader.level)
+    assert reader.bus.connected
+
+
+async def test_passwords(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, password="right").start()
+    try:
+        server.client.execute_command("ACL", "SETUSER", "node", "on", ">of", "~*", "&*", "+@all")
+        truth = Truth()
+        for user, password in ((None, "right"), ("node", "of")):
+            options = RedisOptions(hosts=((HOST, server.port),), username=user, password=password)
+            one, two = Receiver(options, truth, 1), Receiver(options, truth, 2)
+            for receiver in (one, two):
+                await receiver.bus.start()
+                await receiver.bus.subscribe(LOGS)
+                receiver.at.update(truth.heads)
+            one.append(LOGS[0])
+            await until(lambda: two.level)  # noqa: B023  # it is waited for within the turn
+            for receiver in (one, two):
+                await receiver.bus.stop()
+        wrong = Receiver(RedisOptions(hosts=((HOST, server.port),), password="wrong"), truth, 3)
+        await wrong.bus.start()
+        assert not wrong.bus.connected
+        await wrong.bus.stop()
+    finally:
+        server.stop()
+
+
+async def test_a_slot_that_moves_takes_its_channels_along(tmp_path: Path) -> None:
+    cluster = RedisCluster(tmp_path).start()
+    try:
+        truth = Truth()
+        options = RedisOptions(hosts=((HOST, cluster.servers[0].port),), cluster=True)
+        one, two = Receiver(options, truth, 1), Receiver(options, truth, 2)
+        for receiver in (one, two):
+            await receiver.bus.start()
+            await receiver.bus.subscribe(LOGS)
+        client = cluster.servers[0].client
+        slot = client.execute_command("CLUSTER", "KEYSLOT", f"tidings:{LOGS[0]}")
+        at = slot * 3 // 16384
+        await asyncio.to_thread(
+            cluster.move_slot, slot, cluster.servers[at], cluster.servers[(at + 1) % 3]
+        )
+        for _ in range(5):
+            for log in LOGS:
+                one.append(log)
+            await asyncio.sleep(0.02)
+        await until(lambda: one.level and two.level)
+        await until(lambda: one.bus.connected and two.bus.connected)
+        pushed = two.pushed
+        # It settles: then pages come as they are again.
+        async with asyncio.timeout(20):
+            while two.pushed < pushed + 2:
+                one.append(LOGS[0])
+                await asyncio.sleep(0.1)
+        for receiver in (one, two):
+            await receiver.bus.stop()
+    finally:
+        cluster.stop()
+
+
+async def test_a_server_of_a_cluster_that_dies_and_comes_back(tmp_path: Path) -> None:
+    cluster = RedisCluster(tmp_path).start()
+    try:
+        truth = Truth()
+        options = RedisOptions(hosts=((HOST, cluster.servers[0].port),), cluster=True)
+        one, two = Receiver(options, truth, 1), Receiver(options, truth, 2)
+        for receiver in (one, two):
+            await receiver.bus.start()
+            await receiver.bus.subscribe(LOGS)
+        cluster.servers[1].kill()
+        for log in LOGS:
+            one.append(log)
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(cluster.servers[1].start)
+        await until(lambda: one.level and two.level)
+        for receiver in (one, two):
+            await receiver.bus.stop()
+    finally:
+        cluster.stop()
