@@ -132,6 +132,33 @@ async def test_a_row_that_was_read_before_a_removal_elsewhere_is_read_again(
     assert await reason(other, "bob", other.message(log)) is Reason.CONVERSATION_NOT_FOUND
 
 
+async def test_a_row_that_is_newer_than_the_log_is_known_here(nodes: tuple[World, World]) -> None:
+    one, other = nodes
+    log = await one.group("alice", "bob")
+    await other.post(log, "alice", "makes the log known there")
+    other.script.plan("memberships", Fate(before=0.5))
+    viewing = asyncio.ensure_future(other.node.sequencer.view(log, "bob"))
+    await settled()
+    await one.post(log, "alice", "before")
+    await one.remove(log, "alice", "bob")
+    view = await viewing
+    assert view.membership is not None
+    assert (view.membership.last_visible, view.head) == (4, 4)
+
+
+async def test_a_removal_after_the_heads_were_read_is_told(nodes: tuple[World, World]) -> None:
+    one, other = nodes
+    log = await one.group("alice", "bob")
+    await one.post(log, "alice", "clears what is pending")
+    bob = other.device("bob")
+    other.script.plan("memberships_of", Fate(before=0.5))
+    await bob.hello({"inbox:bob": 1, log: 2}, synced=False)
+    await settled()
+    await one.remove(log, "alice", "bob")
+    await until(lambda: bob.of("sync_complete"))
+    assert bob.applied(log, 2) == 3
+
+
 async def test_a_log_that_moved_far_is_loaded_anew(nodes: tuple[World, World]) -> None:
     one, other = nodes
     log = await one.group("alice", "bob")

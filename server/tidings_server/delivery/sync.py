@@ -5,7 +5,7 @@ between: subscribe, heads, memberships, then the log, then live.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..codec.requests import cursor_problem
 from ..core import commands as c
@@ -104,6 +104,10 @@ class Synchroniser:
                 membership = view.membership
                 head = Head(view.head, view.ordinal, view.stamp, head.commit_id)
             if membership is not None:
+                if membership.as_of > head.last_seq:
+                    # Appended after the heads were read. What ends a membership is to be sent, although the log is
+                    # not followed any more.
+                    head = replace(head, last_seq=membership.as_of)
                 found[log] = (head, visible_ranges(membership))
         return found
 

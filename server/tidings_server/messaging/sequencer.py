@@ -140,22 +140,30 @@ class Sequencer:
         """
         try:
             state = await self._current(name)
-            while user_id not in state.memberships:
-                known = state.memberships
-                rows = await self._store.memberships(name, [user_id])
-                before, state = state, await self._loaded(name)
-                # A change of the membership by a commit here was decided knowing it, and what is known
-                # stays. When the state was loaded anew meanwhile, or trimmed, others may have appended:
-                # the row may be older than the state.
-                if state is before and state.memberships is known:
-                    if not self._log(name).busy:
-                        state.trim()
-                    state.know([user_id], rows)
+            while True:
+                while user_id not in state.memberships:
+                    known = state.memberships
+                    rows = await self._store.memberships(name, [user_id])
+                    before, state = state, await self._loaded(name)
+                    # A change of the membership by a commit here was decided knowing it, and what is known
+                    # stays. When the state was loaded anew meanwhile, or trimmed, others may have appended:
+                    # the row may be older than the state.
+                    if state is before and state.memberships is known:
+                        if not self._log(name).busy:
+                            state.trim()
+                        state.know([user_id], rows)
+                membership = state.memberships[user_id]
+                if not self._store.shared or membership is None or membership.as_of <= state.head:
+                    break
+                # Others have appended what the row tells of: the state is to be as new.
+                state = await self._current(name)
+                if state.head < membership.as_of:
+                    raise StoreUnavailable("a membership is ahead of its log")
         except StoreUnavailable:
             raise store_unavailable() from None
         return LogView(
             state.conversation,
-            state.memberships[user_id],
+            membership,
             state.head,
             state.ordinal,
             state.stamp,
