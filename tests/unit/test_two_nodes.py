@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.unit.world import World, settled, until
+from tidings_server.bus.base import HeadPublished, PagePublished
 from tidings_server.codec.entries import decode_entries
 from tidings_server.core import commands as c
 from tidings_server.core.entries import NewMember
@@ -232,3 +233,26 @@ async def test_a_device_here_hears_of_what_was_appended_there(nodes: tuple[World
     await one.post(log, "alice", "unheard of")
     await other.post(log, "bob", "published here")
     await until(lambda: bob.applied(log) == 3)
+
+
+async def test_what_follows_a_removal_is_not_caught_up_on_what_was_known_before(
+    nodes: tuple[World, World],
+) -> None:
+    one, other = nodes
+    log = await one.group("alice", "bob")
+    bob = other.device("bob")
+    await bob.hello()
+    await other.post(log, "bob", "makes the log and bob known there")
+    await until(lambda: bob.applied(log) == 2)
+    await one.post(log, "alice", "bob lags")
+    await other.node.sequencer.view(log, "bob")
+    other.script.plan("heads", Fate(after=0.5))
+    other.node.hub.on_publication(HeadPublished(log, 3))
+    await settled()
+    # The head that was read is on its way. The publication of the removal is lost.
+    await one.remove(log, "alice", "bob")
+    await one.post(log, "alice", "behind his back")
+    other.node.hub.on_publication(PagePublished(log, one.pages(log)[-1]))
+    await until(lambda: bob.applied(log) >= 4)
+    await asyncio.sleep(1)
+    assert bob.applied(log) == 4

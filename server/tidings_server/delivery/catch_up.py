@@ -128,6 +128,11 @@ class CatchUp:
             position.lagging = False
             return False
         kind, first, last = part
+        if not is_inbox(position.log):
+            # The head may have moved on while the membership was read, past a removal that is not known yet.
+            last = min(last, position.checked)
+            if last < first:
+                return True
         if kind == "skip":
             self._outbox.put(skipped_event(position.log, first, last))
             position.pass_to(last)
