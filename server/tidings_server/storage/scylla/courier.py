@@ -75,6 +75,8 @@ class Courier:
                 future.set_result(rows)
             else:
                 future.set_exception(problem)
+                # Who asked may have been cancelled: then it needs no complaint that nobody took it.
+                future.exception()
 
         self.send(statement, answered, profile)
         return future

@@ -48,4 +48,6 @@ class Lanes(Generic[K, R]):
                     future.set_result(None)
                 else:
                     future.set_exception(problem)
+                    # Who put it may have been cancelled: then it needs no complaint that nobody took it.
+                    future.exception()
         del self._waiting[key]

@@ -18,7 +18,6 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from cassandra import InvalidRequest
 from cassandra.cluster import Cluster, Session
 
 from tidings_server.storage.base import StoreCorrupt, StoreUnavailable
@@ -100,11 +99,11 @@ def migrate(
 
 
 def _is_not_known_yet(problem: StoreUnavailable) -> bool:
-    """Whether a node does not know a keyspace or table that another has just made: its tables tell of it earlier."""
-    cause = problem.__cause__
-    return isinstance(cause, InvalidRequest) and any(
-        words in str(cause) for words in ("does not exist", "unconfigured table")
-    )
+    """Whether a node does not know a keyspace or table that another has just made: its tables tell of it earlier, and
+    the first to read it may come before its files are there.
+    """
+    told = str(problem)
+    return any(words in told for words in ("does not exist", "unconfigured table", "Unknown CF"))
 
 
 def _migrate(
