@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.bus_contract import until
+from tests.contract.proxy import Proxy
 from tests.contract.samples import page
 from tidings_server.bus.base import (
     HeadPublished,
@@ -190,11 +191,29 @@ async def test_receivers_become_level(
 
 
 async def test_a_last_page_before_silence_is_made_good(server: RedisServer, node: Start) -> None:
-    """What was under way on a cut connection may be lost: a pointer follows, and nothing else is published."""
-    writer, reader = await node(), await node()
-    await asyncio.to_thread(kill_clients, server, subscribers=False)
+    """Only the writer's link is cut, with a page under way that never arrives, and nothing else is published."""
+    reader = await node()
+    proxy = Proxy(server.port)
+    await proxy.start()
+    options = RedisOptions(hosts=((HOST, proxy.port),), silence_s=SILENCE_S)
+    writer = Receiver(options, reader.truth, 9)
+    await writer.bus.start()
+    await writer.bus.subscribe(LOGS)
+    proxy.passing = False
     writer.append(LOGS[3])
+    await until(lambda: proxy.holding)
+    proxy.passing = True
+    proxy.cut()
     await until(lambda: reader.level)
+    assert (reader.pushed, reader.read, reader.resyncs) == (0, 1, 0)
+    # A link over which answers don't come any more is given up.
+    proxy.answering = False
+    writer.append(LOGS[4])
+    await until(lambda: writer.bus.counts.sent.owed == 2)
+    proxy.answering = True
+    await until(lambda: writer.bus.connected and not writer.bus.owed_logs)
+    await writer.bus.stop()
+    await proxy.stop()
 
 
 async def test_subscribing_ends_though_redis_is_away(server: RedisServer, node: Start) -> None:

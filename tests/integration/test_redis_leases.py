@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -29,7 +30,8 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-Start = Callable[[str], Awaitable[RedisLeases]]
+class Start(Protocol):
+    async def __call__(self, name: str, *, lease_s: float = LEASE_S) -> RedisLeases: ...
 
 
 @pytest.fixture
@@ -38,8 +40,8 @@ async def node(server: RedisServer) -> AsyncIterator[Start]:
     started: list[RedisLeases] = []
     options = RedisOptions(hosts=((HOST, server.port),), silence_s=SILENCE_S, connect_s=SILENCE_S)
 
-    async def start(name: str) -> RedisLeases:
-        leases = RedisLeases(options, NodeInfo(name), random.Random(name), lease_s=LEASE_S)
+    async def start(name: str, *, lease_s: float = LEASE_S) -> RedisLeases:
+        leases = RedisLeases(options, NodeInfo(name), random.Random(name), lease_s=lease_s)
         await leases.start()
         started.append(leases)
         return leases
@@ -97,8 +99,11 @@ async def test_all_are_announced_again(
 
 
 async def test_what_was_saved_too_early_does_not_stick(server: RedisServer, node: Start) -> None:
-    """A Redis that comes back with old content: who has left meanwhile is not online again."""
-    one, two = await node("one"), await node("two")
+    """A Redis that comes back with old content: who has left meanwhile is not online again.
+
+    The leases are long: no lease has run out by then.
+    """
+    one, two = await node("one", lease_s=6), await node("two", lease_s=6)
     two.came("stays")
     two.came("leaves")
     await until_online(one, {"stays", "leaves"})
@@ -108,6 +113,7 @@ async def test_what_was_saved_too_early_does_not_stick(server: RedisServer, node
     server.kill()
     await asyncio.to_thread(server.start)
     assert server.client.smembers("tidings:on:leaves"), "Redis holds it still"
+    await until(lambda: one.counts.epochs == two.counts.epochs == 2)
     await until_online(one, {"stays"}, "stays", "leaves")
     renewals = one.counts.renewals
     await until(lambda: one.counts.renewals >= renewals + 3)
