@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import shlex
+import signal
 import struct
 import sys
 import termios
@@ -65,6 +66,8 @@ async def program(server: Server, home: Path, *arguments: str) -> AsyncIterator[
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     environment = {name: value for name, value in os.environ.items() if "TIDINGS" not in name}
     process = await asyncio.create_subprocess_exec(
+        # As from a script that outlives its terminal.
+        *("env", "--ignore-signal=HUP"),
         *(sys.executable, "-m", "tidings_chat", "--server", server.target),
         *("--token-command", "echo alice/$TIDINGS_DEVICE", "--device", "desk", *arguments),
         stdin=other,
@@ -106,6 +109,14 @@ async def test_it_runs_on_a_terminal_until_it_is_left(server: Server, tmp_path: 
             await until_async(history, lambda found: "one\ntwo" in found, "two lines are sent")
         alice.type(_CTRL_Q)
         assert await alice.ends() == 0
+
+
+async def test_it_ends_with_its_terminal(server: Server, tmp_path: Path) -> None:
+    await direct(server, "bob", "alice", "hello from bob")
+    async with program(server, tmp_path) as alice:
+        await alice.writes("hello from bob")
+        alice.process.send_signal(signal.SIGHUP)
+        assert await alice.ends() == 129
 
 
 async def test_what_waited_when_it_was_killed_is_sent_by_the_next(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 
 from .options import Options, parse, state_path
 from .tokens import NoToken, identity_of
+
+_HUNG_UP = 129
 
 
 def main() -> None:
@@ -24,6 +27,8 @@ def main() -> None:
         logging.getLogger().addHandler(logging.NullHandler())
     # What grpc's core writes by itself would stand in the middle of the screen.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Also where whoever started it ignores hang-ups: without its terminal it would go on for ever. What waits is kept.
+    signal.signal(signal.SIGHUP, lambda _number, _frame: os._exit(_HUNG_UP))
     try:
         asyncio.run(_run(options))
     except Problem as problem:
