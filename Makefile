@@ -26,6 +26,10 @@ chat: ## Chat in the terminal with the demo server (USER=alice; ARGS="--device s
 	@tools/setup.sh run
 	@$(BIN)/tidings-chat --user $(CHAT_USER) $(ARGS)
 
+.PHONY: stack
+stack: setup ## Run two servers on Cassandra and Redis (ARGS="--cassandra-nodes 3 --fresh")
+	@$(BIN)/python -m tools.stack $(ARGS)
+
 ##@ Develop
 .PHONY: setup
 setup: ## Make .venv with everything to develop and test
