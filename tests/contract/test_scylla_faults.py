@@ -27,6 +27,7 @@ from tidings_server.storage.base import (
     StoreUnavailable,
 )
 from tidings_server.storage.scylla import ScyllaStore
+from tidings_server.storage.scylla.connection import execute
 from tools.stack.cassandra import CassandraNodes
 
 DEADLINE_S = 20.0
@@ -275,6 +276,37 @@ async def test_a_bucket_is_opened_by_one_node_and_found_by_the_others(
         assert [p.last_seq for p in back] == [head]
     await third.close()
     await other.close()
+
+
+async def test_a_hint_is_only_a_hint(medium: ScyllaMedium, direct: ScyllaStore) -> None:
+    await fill(direct, LOG, [100] * 101)
+    await fill(direct, OTHER, [100] * 100)
+    session = medium.keyspaces.session
+    hint = f"SELECT bucket FROM {medium.name}.bucket_hint WHERE log = %s"
+
+    async def hinted() -> int:
+        row = (await asyncio.to_thread(execute, session, hint, (LOG,))).one()
+        return row[0] if row is not None else 0
+
+    async with asyncio.timeout(DEADLINE_S):
+        while await hinted() != 1:  # noqa: ASYNC110  # it is written after the answer
+            await asyncio.sleep(0.01)
+    # As after a restore that brought back older logs than hints, and as when none was ever written.
+    for bucket in (7, None):
+        for log in (LOG, OTHER):
+            execute(session, f"DELETE FROM {medium.name}.bucket_hint WHERE log = %s", (log,))
+            if bucket is not None:
+                execute(
+                    session,
+                    f"INSERT INTO {medium.name}.bucket_hint (log, bucket) VALUES (%s, %s)",
+                    (log, bucket),
+                )
+        newcomer = medium.store()
+        await newcomer.open()
+        heads = await newcomer.heads([LOG, OTHER, "nowhere"])
+        assert {log: head.last_seq for log, head in heads.items()} == {LOG: 10_100, OTHER: 10_000}
+        assert await newcomer.snapshot(OTHER) == Snapshot(0, b"state at 0")
+        await newcomer.close()
 
 
 async def test_more_requests_than_allowed_are_refused_at_once(medium: ScyllaMedium) -> None:

@@ -12,6 +12,7 @@ from tests.contract.keyspaces import Keyspaces, ScyllaMedium
 from tests.contract.media import new_id
 from tests.contract.samples import LOG, append_of, page
 from tidings_server.storage.base import APPLIED, StoreCorrupt, StoreUnavailable
+from tidings_server.storage.migrations import Migration
 from tidings_server.storage.scylla import ScyllaOptions, ScyllaStore, schema
 from tidings_server.storage.scylla.connection import begin, connect, execute
 from tidings_server.storage.scylla.inspection import inspect
@@ -94,7 +95,7 @@ def test_a_lock_that_another_holds_is_waited_for(
     try:
         session = begin(cluster)
         schema.migrate(cluster, session, options, "one")
-        step = schema.Migration(2, "more", "CREATE TABLE IF NOT EXISTS more (id text PRIMARY KEY);")
+        step = Migration(2, "more", "CREATE TABLE IF NOT EXISTS more (id text PRIMARY KEY);")
         known = (*schema.known_migrations(), step)
         lock = "INSERT INTO schema_lock (name, owner) VALUES ('schema', 'somebody')"
         execute(session, lock)

@@ -21,6 +21,12 @@ from tidings_server.storage.base import (
     StoreCorrupt,
     StoreUnavailable,
 )
+from tidings_server.storage.columns import (
+    dump_intervals,
+    dump_positions,
+    load_membership,
+    load_positions,
+)
 from tidings_server.storage.sqlite import SqliteOptions, SqliteStore
 from tidings_server.storage.sqlite.connection import describe
 from tidings_server.storage.sqlite.heads import HeadCache
@@ -28,10 +34,6 @@ from tidings_server.storage.sqlite.lock import FileLock
 from tidings_server.storage.sqlite.statements import (
     CURSORS,
     ROWS_A_STATEMENT,
-    dump_intervals,
-    dump_positions,
-    load_membership,
-    load_positions,
 )
 
 

@@ -9,9 +9,9 @@ import apsw
 import pytest
 
 from tidings_server.storage.base import StoreCorrupt
+from tidings_server.storage.migrations import Migration
 from tidings_server.storage.sqlite.schema import (
     APPLICATION_ID,
-    Migration,
     check_ours,
     known_migrations,
     migrate,
@@ -65,7 +65,7 @@ def test_a_newer_database_is_refused(db: apsw.Connection) -> None:
 
 def test_a_step_that_was_changed_is_refused(db: apsw.Connection) -> None:
     migrate(db, (FIRST,))
-    changed = Migration(1, "first", f"{FIRST.sql};")
+    changed = Migration(1, "first", f"{FIRST.text};")
     with pytest.raises(StoreCorrupt, match="another version of migration 1"):
         migrate(db, (changed, SECOND))
 

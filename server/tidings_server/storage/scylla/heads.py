@@ -8,10 +8,10 @@ from typing import Any
 
 from tidings_server.core.pages import BUCKET_SIZE, bucket_of
 from tidings_server.storage.base import Head
+from tidings_server.storage.columns import load_positions
 from tidings_server.storage.scylla.courier import Courier
 from tidings_server.storage.scylla.statements import (
     Statements,
-    load_positions,
     parts,
     timestamp,
 )

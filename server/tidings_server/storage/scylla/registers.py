@@ -17,13 +17,12 @@ from cassandra.query import BoundStatement
 
 from tidings_server.core.memberships import Membership
 from tidings_server.storage.base import CursorRow, PresenceRow, Receipt
+from tidings_server.storage.columns import dump_intervals, load_membership
 from tidings_server.storage.scylla.courier import Courier
 from tidings_server.storage.scylla.lanes import Lanes, Spawn
 from tidings_server.storage.scylla.statements import (
     Statements,
     batches,
-    dump_intervals,
-    load_membership,
     parts,
     timestamp,
 )

@@ -6,21 +6,18 @@ only one that two could make at the same time; so it is made with an id that bot
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Any
 
 from cassandra.cluster import Cluster, Session
 
 from tidings_server.storage.base import StoreCorrupt, StoreUnavailable
+from tidings_server.storage.migrations import Migration, migrations_in, missing
 from tidings_server.storage.scylla.connection import (
     CONDITIONAL,
     CONDITIONAL_ELSEWHERE,
@@ -33,7 +30,6 @@ from tidings_server.storage.scylla.options import ScyllaOptions, refuse_forks
 
 _LOG = logging.getLogger(__name__)
 
-_FILE = re.compile(r"(\d{4})_(\w+)\.cql")
 _KEYSPACE = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _COMMENT = re.compile(r"--[^\n]*")
 _LOCK_S = 60
@@ -42,37 +38,15 @@ _KNOWN_S = 20.0
 _TRIES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One step of the schema. The checksum is the SHA-256 of the CQL text."""
-
-    number: int
-    name: str
-    cql: str
-
-    @property
-    def checksum(self) -> str:
-        """What identifies the step's content."""
-        return hashlib.sha256(self.cql.encode()).hexdigest()
-
-    @property
-    def statements(self) -> list[str]:
-        """The statements of the step, in their order."""
-        parts = _COMMENT.sub("", self.cql).split(";")
-        return [part.strip() for part in parts if part.strip()]
-
-
-@cache
 def known_migrations() -> tuple[Migration, ...]:
-    """The steps of this version, by number, from 1 without gaps."""
-    found = []
-    for file in resources.files("tidings_server.storage.scylla.migrations").iterdir():
-        named = _FILE.fullmatch(file.name)
-        if named:
-            found.append(Migration(int(named[1]), named[2], file.read_text("utf-8")))
-    found.sort(key=lambda m: m.number)
-    assert [m.number for m in found] == list(range(1, len(found) + 1))
-    return tuple(found)
+    """The steps of this version."""
+    return migrations_in("tidings_server.storage.scylla.migrations", "cql")
+
+
+def statements_of(step: Migration) -> list[str]:
+    """The statements of a step, in their order."""
+    parts = _COMMENT.sub("", step.text).split(";")
+    return [part.strip() for part in parts if part.strip()]
 
 
 def migrate(
@@ -128,9 +102,9 @@ def _migrate(
             "CREATE TABLE IF NOT EXISTS schema_migration ("
             "part text, number int, name text, checksum text, PRIMARY KEY (part, number))",
         )
-        missing = _missing(session, known)
-        for step in missing:
-            for statement in step.statements:
+        due = _missing(session, known)
+        for step in due:
+            for statement in statements_of(step):
                 still_ours()
                 _change(session, statement)
             still_ours()
@@ -140,7 +114,7 @@ def _migrate(
                 " VALUES ('schema', %s, %s, %s) IF NOT EXISTS",
                 (step.number, step.name, step.checksum),
             )
-    return len(missing)
+    return len(due)
 
 
 def applied_version(session: Session, keyspace: str) -> int:
@@ -228,22 +202,10 @@ def _has_table(session: Session, keyspace: str, table: str) -> bool:
 
 
 def _missing(session: Session, known: tuple[Migration, ...]) -> tuple[Migration, ...]:
-    applied = list(
-        execute(
-            session,
-            "SELECT number, name, checksum FROM schema_migration WHERE part = 'schema'",
-        )
+    applied = execute(
+        session, "SELECT number, name, checksum FROM schema_migration WHERE part = 'schema'"
     )
-    if len(applied) > len(known):
-        raise StoreCorrupt(
-            f"the keyspace has schema version {applied[-1][0]}, this program knows {len(known)}: use the newer program"
-        )
-    for row, step in zip(applied, known, strict=False):
-        if tuple(row) != (step.number, step.name, step.checksum):
-            raise StoreCorrupt(
-                f"the keyspace was made by another version of migration {step.number}"
-            )
-    return known[len(applied) :]
+    return missing(known, applied, "the keyspace")
 
 
 def _change(session: Session, statement: str) -> None:

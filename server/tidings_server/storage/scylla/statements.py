@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,10 +12,9 @@ from typing import Any
 from cassandra.cluster import Session
 from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedStatement
 
-from tidings_server.core.entries import Role
-from tidings_server.core.memberships import Interval, Membership
 from tidings_server.core.pages import bucket_of
 from tidings_server.storage.base import Append
+from tidings_server.storage.columns import dump_positions
 from tidings_server.storage.scylla.connection import translated
 
 IN_AT_MOST = 64
@@ -190,24 +187,3 @@ def parts(values: Sequence[Any], size: int = IN_AT_MOST) -> Iterable[Sequence[An
 def timestamp(value: int) -> int:
     """The timestamp with which a max register is written: 0 would be no timestamp to some."""
     return value + 1
-
-
-def dump_intervals(intervals: Iterable[Interval]) -> str:
-    """Stays as JSON: [[join_seq, join_ordinal, removed_seq], ...]."""
-    return json.dumps([[i.join_seq, i.join_ordinal, i.removed_seq] for i in intervals])
-
-
-def load_membership(user_id: str, as_of: int, role: int, intervals: str) -> Membership:
-    """A membership from its columns."""
-    stays = tuple(Interval(*stay) for stay in json.loads(intervals))
-    return Membership(user_id, Role(role), as_of, stays)
-
-
-def dump_positions(positions: Sequence[int]) -> bytes:
-    """Positions as 8 bytes each, big-endian."""
-    return struct.pack(f">{len(positions)}Q", *positions)
-
-
-def load_positions(raw: bytes) -> tuple[int, ...]:
-    """The positions in such bytes."""
-    return struct.unpack(f">{len(raw) // 8}Q", raw)

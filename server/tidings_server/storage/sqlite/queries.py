@@ -12,7 +12,7 @@ import apsw
 from tidings_server.core.memberships import Membership
 from tidings_server.core.pages import BUCKET_SIZE, Page
 from tidings_server.storage.base import Head, PageIds, PresenceRow, Receipt, Snapshot
-from tidings_server.storage.sqlite.statements import load_membership, load_positions
+from tidings_server.storage.columns import load_membership, load_positions
 
 _PAGE = "first_seq, count, stamp, ordinal, commit_id, ids, flags, body, rev"
 _LOG = "log = (SELECT id FROM log WHERE name = ?1)"

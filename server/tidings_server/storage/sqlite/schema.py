@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-
 import apsw
 
 from tidings_server.storage.base import StoreCorrupt
+from tidings_server.storage.migrations import Migration, migrations_in, missing
 
 APPLICATION_ID = 0x5444_4E47
 """In the header of each database file: "TDNG"."""
 
-_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
 
-
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One step of the schema. The checksum is the SHA-256 of the SQL text."""
-
-    number: int
-    name: str
-    sql: str
-
-    @property
-    def checksum(self) -> str:
-        """What identifies the step's content."""
-        return hashlib.sha256(self.sql.encode()).hexdigest()
-
-
-@cache
 def known_migrations() -> tuple[Migration, ...]:
-    """The steps of this version, by number, from 1 without gaps."""
-    found = []
-    for file in resources.files("tidings_server.storage.sqlite.migrations").iterdir():
-        named = _NAME.fullmatch(file.name)
-        if named:
-            found.append(Migration(int(named[1]), named[2], file.read_text("utf-8")))
-    found.sort(key=lambda m: m.number)
-    assert [m.number for m in found] == list(range(1, len(found) + 1))
-    return tuple(found)
+    """The steps of this version."""
+    return migrations_in("tidings_server.storage.sqlite.migrations", "sql")
 
 
 def migrate(db: apsw.Connection, known: tuple[Migration, ...] | None = None) -> int:
@@ -55,25 +26,15 @@ def migrate(db: apsw.Connection, known: tuple[Migration, ...] | None = None) -> 
     applied = db.execute(
         "SELECT number, name, checksum FROM schema_migration ORDER BY number"
     ).fetchall()
-    if len(applied) > len(known):
-        raise StoreCorrupt(
-            f"the database has schema version {applied[-1][0]}, this program knows {len(known)}: "
-            "use the newer program, or restore a backup"
-        )
-    for row, step in zip(applied, known, strict=False):
-        if row != (step.number, step.name, step.checksum):
-            raise StoreCorrupt(
-                f"the database was made by another version of migration {step.number}"
-            )
-    missing = known[len(applied) :]
-    for step in missing:
+    due = missing(known, applied, "the database")
+    for step in due:
         with db:
-            db.execute(step.sql)
+            db.execute(step.text)
             db.execute(
                 "INSERT INTO schema_migration (number, name, checksum) VALUES (?, ?, ?)",
                 (step.number, step.name, step.checksum),
             )
-    return len(missing)
+    return len(due)
 
 
 def check_ours(db: apsw.Connection) -> None:

@@ -6,14 +6,12 @@ many rows go into one statement.
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tidings_server.core.entries import Role
-from tidings_server.core.memberships import Interval, Membership
+from tidings_server.core.memberships import Membership
 from tidings_server.storage.base import CursorRow, PresenceRow, Receipt
+from tidings_server.storage.columns import dump_intervals
 
 Row = tuple[Any, ...]
 
@@ -125,24 +123,3 @@ def presence_rows(rows: Iterable[PresenceRow]) -> list[Row]:
         else (r.user_id, r.last_seen_ms, 0, 0, "")
         for r in rows
     ]
-
-
-def dump_intervals(intervals: Iterable[Interval]) -> str:
-    """Stays as JSON: [[join_seq, join_ordinal, removed_seq], ...]."""
-    return json.dumps([[i.join_seq, i.join_ordinal, i.removed_seq] for i in intervals])
-
-
-def load_membership(user_id: str, as_of: int, role: int, intervals: str) -> Membership:
-    """A membership from its columns."""
-    stays = tuple(Interval(*stay) for stay in json.loads(intervals))
-    return Membership(user_id, Role(role), as_of, stays)
-
-
-def dump_positions(positions: Sequence[int]) -> bytes:
-    """Positions as 8 bytes each, big-endian."""
-    return struct.pack(f">{len(positions)}Q", *positions)
-
-
-def load_positions(raw: bytes) -> tuple[int, ...]:
-    """The positions in such bytes."""
-    return struct.unpack(f">{len(raw) // 8}Q", raw)

@@ -18,6 +18,7 @@ import apsw
 
 from tidings_server.core.pages import BUCKET_SIZE
 from tidings_server.storage.base import APPLIED, UNKNOWN, Append, Conflict, StoreUnavailable
+from tidings_server.storage.columns import dump_positions
 from tidings_server.storage.sqlite.connection import PROBE, describe
 from tidings_server.storage.sqlite.counters import SqliteCounters
 from tidings_server.storage.sqlite.database import Database, History
@@ -30,7 +31,6 @@ from tidings_server.storage.sqlite.statements import (
     PAGES,
     Insert,
     Row,
-    dump_positions,
 )
 
 _LOG = logging.getLogger(__name__)
