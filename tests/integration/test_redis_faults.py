@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -22,10 +23,13 @@ from tidings_server.bus.base import (
     Publication,
 )
 from tidings_server.bus.redis import RedisBus, publisher
+from tidings_server.presence.base import NodeInfo
+from tidings_server.presence.redis import RedisLeases
 from tidings_server.redis_options import RedisOptions
 from tools.stack.redis import HOST, RedisCluster, RedisServer
 
 SILENCE_S = 1.0
+DOCUMENT = Path(__file__).parents[2] / "docs" / "redis.md"
 LOGS = tuple(f"log-{i}" for i in range(30))
 
 
@@ -307,26 +311,39 @@ async def test_frames_of_other_versions_are_passed_over(server: RedisServer, nod
     assert reader.bus.connected
 
 
-async def test_passwords(tmp_path: Path) -> None:
+async def test_passwords_and_rights(tmp_path: Path) -> None:
+    """A login with no more rights than the documentation asks for will do."""
     server = RedisServer(tmp_path, password="right").start()
     try:
-        server.client.execute_command("ACL", "SETUSER", "node", "on", ">of", "~*", "&*", "+@all")
-        truth = Truth()
+        (rights,) = re.findall(r"^\+hello .*$", DOCUMENT.read_text("utf-8"), re.MULTILINE)
+        keys = ("~{tidings}:*", "~tidings:on:*", "&tidings:*")
+        acl = ("SETUSER", "node", "on", ">of", *keys, *rights.split())
+        server.client.execute_command("ACL", *acl)
         for user, password in ((None, "right"), ("node", "of")):
             options = RedisOptions(hosts=((HOST, server.port),), username=user, password=password)
+            truth = Truth()
             one, two = Receiver(options, truth, 1), Receiver(options, truth, 2)
+            leases = RedisLeases(options, NodeInfo("one"), random.Random(3))
+            await leases.start()
+            assert leases.connected
+            leases.came("ann")
+            await until(lambda: server.client.exists("tidings:on:ann"))
             for receiver in (one, two):
                 await receiver.bus.start()
                 await receiver.bus.subscribe(LOGS)
-                receiver.at.update(truth.heads)
             one.append(LOGS[0])
             await until(lambda: two.level)  # noqa: B023  # it is waited for within the turn
+            assert await leases.online(["ann", "bob"]) == {"ann"}
             for receiver in (one, two):
                 await receiver.bus.stop()
-        wrong = Receiver(RedisOptions(hosts=((HOST, server.port),), password="wrong"), truth, 3)
+            await leases.stop()
+            server.client.flushall()
+        wrong = Receiver(RedisOptions(hosts=((HOST, server.port),), password="wrong"), Truth(), 3)
         await wrong.bus.start()
         assert not wrong.bus.connected
         await wrong.bus.stop()
+        refused = server.client.acl_log()
+        assert {entry["reason"] for entry in refused} == {"auth"}, refused
     finally:
         server.stop()
 
