@@ -59,7 +59,8 @@ class SendMessageRequest(_message.Message):
     """The conversation. The caller must be a member, otherwise NOT_FOUND."""
     message_id: _builtins.str
     """The client's id of the message: a UUIDv7 (RFC 9562) in lower-case text form, made once and kept over all retries.
-    Its time may lie at most five minutes ahead of the server's clock, otherwise INVALID_ARGUMENT (ID_AHEAD).
+    Its time may lie at most five minutes ahead of the server's clock, and a conversation takes at most 2,048 ids at a
+    time that lie more than ten seconds ahead, otherwise INVALID_ARGUMENT (ID_AHEAD).
     """
     after_message_id: _builtins.str
     """The id of the caller's message in the same conversation that must be there before this one. Default: none.
