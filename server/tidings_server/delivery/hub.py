@@ -164,7 +164,8 @@ class Hub:
 
     async def _subscribe(self, logs: list[str]) -> None:
         try:
-            await self._bus.subscribe(logs)
+            # Whoever asked may have left again before this ran: nobody would unsubscribe.
+            await self._bus.subscribe([log for log in logs if log in self._joined])
         finally:
             me = asyncio.current_task()
             for log in logs:
