@@ -39,6 +39,7 @@ class Config:
 
     seed: int
     nodes: int
+    bus_delay: float
     order: Order
     users: int
     sdk_devices: tuple[tuple[int, Habits], ...]
@@ -65,6 +66,7 @@ def draw(seed: int) -> Config:
     return Config(
         seed=seed,
         nodes=rng.choice((1, 1, 2, 3)),
+        bus_delay=rng.choice((0.0, 0.0, 0.05, 0.4)),
         order=rng.choice((Order.FIFO, Order.RANDOM)),
         users=users,
         sdk_devices=tuple(sdk),

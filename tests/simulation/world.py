@@ -177,8 +177,8 @@ class World:
             self.wire,
             process,
             loss=self.bus_loss,
-            double=0.1 if self.bus_loss else 0.0,
-            delay=0.2 if self.bus_loss else 0.0,
+            double=0.1 if self.bus_loss or self.config.bus_delay else 0.0,
+            delay=self.config.bus_delay or (0.2 if self.bus_loss else 0.0),
         )
 
     def _prepare(self, node: Node) -> None:
