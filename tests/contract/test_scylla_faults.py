@@ -14,20 +14,25 @@ from tests.contract.contract_base import all_pages
 from tests.contract.honest_client import HonestClient, at_last
 from tests.contract.keyspaces import Keyspaces, ScyllaMedium
 from tests.contract.proxy import Proxy
-from tests.contract.samples import LOG, OTHER, append_of, fill, page
+from tests.contract.samples import LOG, OTHER, append_of, fill, membership, page
 from tidings_server.core.pages import BUCKET_SIZE, Page
 from tidings_server.storage.base import (
     APPLIED,
     UNKNOWN,
     Append,
     Conflict,
+    CursorRow,
     Outcome,
+    PresenceRow,
+    Receipt,
     Snapshot,
     Store,
     StoreUnavailable,
 )
+from tidings_server.storage.columns import dump_intervals
 from tidings_server.storage.scylla import ScyllaStore
 from tidings_server.storage.scylla.connection import execute
+from tidings_server.storage.scylla.statements import timestamp
 from tools.stack.cassandra import CassandraNodes
 
 DEADLINE_S = 20.0
@@ -319,3 +324,35 @@ async def test_more_requests_than_allowed_are_refused_at_once(medium: ScyllaMedi
     await store.check()
     assert len(await store.heads([f"log-{n}" for n in range(10)])) == 10
     await store.close()
+
+
+async def test_writes_that_come_late_change_nothing(direct: ScyllaStore) -> None:
+    """Another node decided to write before, and its request was held up: it has read nothing of what is there now."""
+    now, late = membership("ann", 8, current=False), membership("ann", 3)
+    receipt = Receipt(LOG, "ann", 9, 8, 2)
+    presence = PresenceRow("ann", 900, 80, 1, "a")
+    await direct.put_memberships(LOG, [now])
+    await direct.put_receipts([receipt])
+    await direct.put_presence([presence])
+    await direct.put_cursors([CursorRow("ann", "phone", LOG, 8)])
+    assert direct._parts is not None
+    bound, courier = direct._parts.statements, direct._parts.courier
+    stays = dump_intervals(late.intervals)
+    before, role = timestamp(late.as_of), int(late.role)
+    by_log = (before, late.as_of, role, late.current, stays, LOG, "ann")
+    await courier.ask_all(
+        [
+            bound.put_membership.bind(by_log),
+            bound.put_membership_of_user.bind((before, late.as_of, role, stays, "ann", LOG)),
+            bound.put_delivered.bind((timestamp(7), 7, LOG, "ann")),
+            bound.put_read.bind((timestamp(7), 7, 1_000, LOG, "ann")),
+            bound.put_seen.bind((timestamp(400), 400, "ann")),
+            bound.put_status.bind((timestamp(70), 70, 9, "z", "ann")),
+            bound.put_cursor.bind((timestamp(7), 7, "ann", "phone", LOG)),
+        ]
+    )
+    assert await direct.memberships(LOG, ["ann"]) == {"ann": now}
+    assert await direct.memberships_of("ann", [LOG]) == {LOG: now}
+    assert await direct.receipts_of("ann", [LOG]) == {LOG: receipt}
+    assert await direct.presence(["ann"]) == {"ann": presence}
+    assert await direct.cursors("ann", "phone") == {LOG: 8}
