@@ -9,6 +9,8 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
+import structlog
+
 from .bus.base import Bus, PagePublished
 from .codec.requests import RequestReader
 from .core import commands as c
@@ -37,7 +39,11 @@ from .storage.tail_cache import TailCache
 from .telemetry.counters import Counters
 from .telemetry.tracing import NO_TRACER, Span, Tracer
 
+log = structlog.get_logger(__name__)
+
 _CATCH_UPS_AT_ONCE = 16
+_LATE_COMMITS_S = 15.0
+"""What a node asked of the store before it died may be applied within this time after."""
 
 
 class Node:
@@ -71,6 +77,9 @@ class Node:
         self._verify = verify
         self._pages = TailCache(store)
         self.leases = leases or LocalLeases()
+        self.leases.nodes_changed = self._nodes_changed
+        self._nodes = frozenset(self.leases.nodes())
+        self._late_look: asyncio.TimerHandle | None = None
         self.presence = Presence(store, clock, self.leases)
         self.hub = Hub(
             bus,
@@ -159,24 +168,41 @@ class Node:
         await self._acks.close()
         await self.presence.close()
         await self.leases.stop()
+        if self._late_look is not None:
+            self._late_look.cancel()
         await self.hub.stop()
         await self.bus.stop()
 
-    def _published(self, log: str, page: Page, span: Span | None) -> None:
+    def _nodes_changed(self) -> None:
+        """A node that died may have committed what it did not publish any more: all heads are read again, and once
+        more when nothing of it can be applied any longer.
+        """
+        nodes = frozenset(self.leases.nodes())
+        gone, self._nodes = self._nodes - nodes, nodes
+        if not gone:
+            return
+        log.info("nodes_gone", nodes=sorted(gone))
+        self.hub.on_resync()
+        if self._late_look is not None:
+            self._late_look.cancel()
+        loop = asyncio.get_running_loop()
+        self._late_look = loop.call_later(_LATE_COMMITS_S, self.hub.on_resync)
+
+    def _published(self, name: str, page: Page, span: Span | None) -> None:
         if span is not None:
             step = self.tracer.child(span, "publish")
-            self.bus.publish(PagePublished(log, page))
+            self.bus.publish(PagePublished(name, page))
             self.tracer.end(step)
             delivery = self.tracer.child(span, "delivery")
-            task = asyncio.get_running_loop().create_task(self._traced(log, delivery))
+            task = asyncio.get_running_loop().create_task(self._traced(name, delivery))
             self._tracing.add(task)
             task.add_done_callback(self._tracing.discard)
             return
-        self.bus.publish(PagePublished(log, page))
+        self.bus.publish(PagePublished(name, page))
 
-    async def _traced(self, log: str, delivery: Span) -> None:
+    async def _traced(self, name: str, delivery: Span) -> None:
         """Ends the span of a delivery when the frames were written to those connected here."""
-        sessions = self.hub.joined(log)
+        sessions = self.hub.joined(name)
         self.tracer.set(delivery, "sessions", len(sessions))
         if sessions:
             await asyncio.wait(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.proxy import Proxy
 from tests.faults.check import invariants
 from tests.faults.person import Person
 from tests.integration.processes import ServerProcess
@@ -30,11 +31,8 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-@pytest.fixture
-async def nodes(
-    tmp_path: Path, cassandra: CassandraNodes, redis: RedisServer
-) -> AsyncIterator[list[ServerProcess]]:
-    settings = {
+def settings_of(cassandra: CassandraNodes, redis_port: int) -> dict[str, str]:
+    return {
         "STORE__KIND": "scylla",
         "SCYLLA__HOSTS": cassandra.hosts[0],
         "SCYLLA__PORT": str(cassandra.port),
@@ -42,10 +40,17 @@ async def nodes(
         "SCYLLA__REPLICATION": "1",
         "SCYLLA__REQUEST_TIMEOUT_S": "30",
         "BUS__KIND": "redis",
-        "REDIS__HOSTS": f"127.0.0.1:{redis.port}",
+        "REDIS__HOSTS": f"127.0.0.1:{redis_port}",
         "REDIS__LEASE_S": str(LEASE_S),
         "REDIS__SILENCE_S": "1",
     }
+
+
+@pytest.fixture
+async def nodes(
+    tmp_path: Path, cassandra: CassandraNodes, redis: RedisServer
+) -> AsyncIterator[list[ServerProcess]]:
+    settings = settings_of(cassandra, redis.port)
     both = [ServerProcess(tmp_path, prefix=(), **settings) for _ in range(2)]
     for node in both:
         await node.start()
@@ -71,6 +76,34 @@ async def test_what_is_said_on_one_node_is_heard_on_the_other(nodes: list[Server
     await alice.until(lambda: alice.applied(log) == 5)
     await bob.until(lambda: bob.applied(log) == 4)
     assert bob.ended is None
+
+
+async def test_a_node_dies_between_a_commit_and_its_publication_and_nobody_says_more(
+    tmp_path: Path, cassandra: CassandraNodes, redis: RedisServer
+) -> None:
+    between = Proxy(redis.port)
+    await between.start()
+    one = ServerProcess(tmp_path, prefix=(), **settings_of(cassandra, between.port))
+    other = ServerProcess(tmp_path, prefix=(), **settings_of(cassandra, redis.port))
+    try:
+        await one.start()
+        await other.start()
+        tag = new_id()[-8:]
+        bob = await other.connect(f"bob-{tag}").open()
+        log = await one.caller(f"alice-{tag}").group(f"bob-{tag}")
+        await one.caller(f"alice-{tag}").post(log, "published")
+        await bob.until(lambda: bob.applied(log) == 2)
+        # From now on nothing of the first node reaches Redis.
+        between.passing = False
+        assert await one.caller(f"alice-{tag}").post(log, "acknowledged, and nobody knows") == 3
+        await one.kill()
+        assert bob.applied(log) == 2
+        await bob.until(lambda: bob.applied(log) == 3)
+        assert bob.ended is None
+    finally:
+        await one.close()
+        await other.close()
+        await between.stop()
 
 
 class Crowd:
