@@ -135,6 +135,8 @@ class Session:
         # The logs that are still to be brought to the heads at hello; None once the device was level.
         self._syncing: set[str] | None = None
         self._early: dict[str, int] = {}
+        # The logs that are being joined, and how far they are known to go by what was published meanwhile.
+        self._joining: dict[str, int] = {}
         self._following: list[str] = []
         self._resyncs = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -273,6 +275,8 @@ class Session:
         """A log has moved before it is known where in it the device is."""
         if self._syncing is not None:
             self._early[name] = max(self._early.get(name, 0), seq)
+        if name in self._joining:
+            self._joining[name] = max(self._joining[name], seq)
 
     def removed(self, name: str, seq: int) -> None:
         """The user's membership ended at a position; the hub has let go of the log."""
@@ -530,6 +534,7 @@ class Session:
         try:
             while True:
                 resyncs = self._resyncs
+                self._joining.setdefault(name, 0)
                 await services.hub.join([name], self)
                 try:
                     view = await services.sequencer.view(name, self.principal.user_id)
@@ -548,13 +553,17 @@ class Session:
         except asyncio.CancelledError:
             services.hub.leave(name, self)
             raise
+        finally:
+            early = self._joining.pop(name, 0)
         ranges = visible_ranges(view.membership)
+        # What another node appended may have been published between the reading of the view and now.
+        head = max(view.head, early)
         # Another task may have joined it while this one waited.
         position = self.positions.get(name)
         if position is None:
-            position = self.positions[name] = Position(name, 0, view.head, ranges, view.head)
+            position = self.positions[name] = Position(name, 0, head, ranges, view.head)
         else:
-            position.head = max(position.head, view.head)
+            position.head = max(position.head, head)
             position.ranges, position.checked = ranges, view.head
         if not view.membership.current:
             services.hub.leave(name, self)
