@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import signal
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Served
+from tests.integration.conftest import Serve, Served
 from tests.integration.wire import POLICY, Caller, new_id
 from tidings.v1 import presence_service_pb2
 from tidings_server.app import Running
@@ -146,6 +148,31 @@ async def test_who_is_online_elsewhere(
     await until_presence(alice, "bob", expected=True)
     await bob.close()
     await until_presence(alice, "bob", expected=False)
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_server_by_its_settings(serve: Serve, redis: RedisServer, there: bool) -> None:
+    """With a Redis or without, it serves its own clients and says how it stands with the bus."""
+    if not there:
+        redis.kill()
+    server = await serve(
+        bus={"kind": "redis"},
+        redis={"hosts": f"{HOST}:{redis.port}", "namespace": "settings"},
+        metrics={"enabled": True, "listen": "127.0.0.1:0"},
+    )
+    alice, bob = await server.device("alice"), await server.device("bob")
+    log = await server.caller("alice").group("bob")
+    await alice.post(log, "hello")
+    await bob.level(log, 2)
+    (node,) = server.node.leases.nodes().values()
+    assert node.version
+    url = f"http://127.0.0.1:{server.running.metrics_port}/metrics"
+    text = (await asyncio.to_thread(urllib.request.urlopen, url)).read().decode()
+    for name in ("bus", "leases"):
+        (line,) = re.findall(rf"^tidings_{name}_connected.* (\S+)$", text, re.MULTILINE)
+        assert float(line) == there
+    if there:
+        assert int(redis.client.ttl("settings:on:bob")) > 0
 
 
 async def online(caller: Caller, user: str) -> bool:
