@@ -29,8 +29,9 @@ from ..storage.base import APPLIED, UNKNOWN, Conflict, Outcome, Store, StoreUnav
 from ..telemetry.counters import Counters
 from ..telemetry.tracing import NO_TRACER, Span, Tracer
 from .batch import Batch, build, decide
+from .effect_writing import Effects, repeat_effects, write_effect
 from .log_state import LogState, load
-from .lookup import look_up, read_entry
+from .lookup import look_up
 from .proposals import Committed, Done, Proposal
 
 log = structlog.get_logger(__name__)
@@ -47,7 +48,6 @@ _FOLLOW_MOST = 2_000
 _FOLLOW_BYTES = 1 << 20
 
 Published = Callable[[str, Page, Span | None], None]
-Effects = Callable[[str, Entry, ConversationState], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -550,51 +550,21 @@ class Sequencer:
         try:
             if before is not None:
                 await asyncio.wait([before])
+            assert self._effects is not None
             for change in changes:
-                await self._write_effect(entry, conversation, change, told)
+                await write_effect(self._effects, entry.name, change, conversation, told)
+                if entry.state is not None:
+                    pending = entry.state.pending
+                    entry.state.pending = tuple(seq for seq in pending if seq != change.seq)
         finally:
             for proposal, committed in told:
                 proposal.done(committed)
             if entry.effects is asyncio.current_task():
                 entry.effects = None
 
-    async def _write_effect(
-        self,
-        entry: _Log,
-        conversation: ConversationState,
-        change: Entry,
-        told: list[tuple[Proposal, Committed]],
-    ) -> None:
-        delay = _RETRY_FIRST_S
-        while True:
-            try:
-                await self._effect(entry.name, change, conversation)
-                break
-            except (StoreUnavailable, DomainError):
-                # The change itself is durable, and its effects will be: nobody needs to wait for them longer than
-                # this.
-                while told:
-                    proposal, committed = told.pop()
-                    proposal.done(committed)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _RETRY_MOST_S)
-        if entry.state is not None:
-            entry.state.pending = tuple(s for s in entry.state.pending if s != change.seq)
-
-    async def _effect(self, name: str, change: Entry, conversation: ConversationState) -> None:
-        assert self._effects is not None
-        await self._effects(name, change, conversation)
-
     async def _repeat_effects(self, state: LogState) -> None:
-        """Writes the effects that the node which made the changes may not have written."""
-        for seq in state.pending:
-            change = await read_entry(self._store, state.log, seq)
-            assert change is not None, "a pending change is in the log"
-            try:
-                await self._effect(state.log, change, state.conversation)
-            except DomainError as problem:
-                raise StoreUnavailable(str(problem)) from problem
-        state.pending = ()
+        assert self._effects is not None
+        await repeat_effects(self._effects, self._store, state)
 
     # Housekeeping
 

@@ -1,0 +1,58 @@
+"""Effects are written until they are written, and again where a node that has died may have left them out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from ..core.entries import Entry
+from ..core.state import ConversationState
+from ..errors import DomainError
+from ..storage.base import Store, StoreUnavailable
+from .log_state import LogState
+from .lookup import read_entry
+from .proposals import Committed, Proposal
+
+Effects = Callable[[str, Entry, ConversationState], Awaitable[None]]
+"""Writes what one change of a log brings about outside it. It may be called again for the same change. Raises
+StoreUnavailable and DomainError.
+"""
+_RETRY_FIRST_S = 0.01
+_RETRY_MOST_S = 1.0
+
+
+async def write_effect(
+    effects: Effects,
+    name: str,
+    change: Entry,
+    conversation: ConversationState,
+    told: list[tuple[Proposal, Committed]],
+) -> None:
+    """Writes the effects of a committed change, however long it takes. At the first failure those in `told`, who
+    asked for changes, are told that they are done: the change is durable, and its effects will be.
+    """
+    delay = _RETRY_FIRST_S
+    while True:
+        try:
+            await effects(name, change, conversation)
+            return
+        except (StoreUnavailable, DomainError):
+            while told:
+                proposal, committed = told.pop()
+                proposal.done(committed)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _RETRY_MOST_S)
+
+
+async def repeat_effects(effects: Effects, store: Store, state: LogState) -> None:
+    """Writes the effects that the node which made the pending changes may not have written. Raises
+    StoreUnavailable.
+    """
+    for seq in state.pending:
+        change = await read_entry(store, state.log, seq)
+        assert change is not None, "a pending change is in the log"
+        try:
+            await effects(state.log, change, state.conversation)
+        except DomainError as problem:
+            raise StoreUnavailable(str(problem)) from problem
+    state.pending = ()
