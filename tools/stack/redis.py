@@ -227,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 pid = int(pid_file.read_text("ascii"))
                 if _is_ours(pid):
                     os.kill(pid, signal.SIGTERM)
+                    _wait_for(pid)
                 pid_file.unlink()
         return 0
     try:
@@ -241,13 +242,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _wait_for(pid: int) -> None:
+    """Returns when a process has ended. One that takes too long is killed."""
+    deadline = time.monotonic() + STOP_S
+    while _is_ours(pid):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.02)
+
+
 def _is_ours(pid: int) -> bool:
     """Whether a process is such a server: its number may have been given to another."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+        name = Path(f"/proc/{pid}/comm").read_text("utf-8").strip()
     except FileNotFoundError:
         return False
-    return Path(command.decode()).name in {"valkey-server", "redis-server"}
+    return name in {"valkey-server", "redis-server"}
 
 
 if __name__ == "__main__":
