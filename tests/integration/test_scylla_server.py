@@ -100,3 +100,11 @@ async def test_a_cluster_that_is_not_there_is_one_line(settings: dict[str, str])
     code, said = await run({**settings, "SCYLLA__PORT": "1"}, "migrate")
     assert code == 1
     assert said.splitlines()[-1].startswith("tidings-server: the cluster can't be reached")
+
+
+async def test_a_cluster_without_an_address_is_one_line(settings: dict[str, str]) -> None:
+    code, said = await run({**settings, "SCYLLA__HOSTS": "nowhere.invalid"}, "migrate")
+    assert code == 1
+    assert (
+        said.splitlines()[-1] == "tidings-server: none of the hosts has an address: nowhere.invalid"
+    )

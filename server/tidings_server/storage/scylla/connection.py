@@ -13,6 +13,7 @@ from cassandra import (
     DriverException,
     RateLimitReached,
     RequestValidationException,
+    UnresolvableContactPoints,
 )
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import Cluster, ExecutionProfile, NoHostAvailable, Session
@@ -56,7 +57,9 @@ class Unsure(StoreUnavailable):
 
 
 def connect(options: ScyllaOptions) -> Cluster:
-    """A cluster object. Its `connect()` is still to be called; `shutdown()` ends it."""
+    """A cluster object. Its `connect()` is still to be called; `shutdown()` ends it. Raises StoreUnavailable when none
+    of the hosts has an address.
+    """
     if options.everywhere:
         level, serial = ConsistencyLevel.QUORUM, ConsistencyLevel.SERIAL
     else:
@@ -76,28 +79,34 @@ def connect(options: ScyllaOptions) -> Cluster:
     login = None
     if options.username is not None:
         login = PlainTextAuthProvider(options.username, options.password or "")
-    return Cluster(
-        list(options.hosts),
-        port=options.port,
-        auth_provider=login,
-        ssl_context=options.tls,
-        connection_class=LibevConnection,
-        # Without it a request of two packets waits for the first one's acknowledgement, 40 ms.
-        sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-        protocol_version=4,
-        compression=False,
-        connect_timeout=options.connect_timeout_s,
-        control_connection_timeout=options.connect_timeout_s,
-        idle_heartbeat_interval=options.heartbeat_s,
-        idle_heartbeat_timeout=options.heartbeat_s,
-        reconnection_policy=ExponentialReconnectionPolicy(0.25, 10.0),
-        driver_config_reporting_enabled=False,
-        execution_profiles={
-            PLAIN: profile(RetryPolicy(), tuple_factory, shuffle=True),
-            CONDITIONAL: profile(FallthroughRetryPolicy(), dict_factory, shuffle=False),
-            CONDITIONAL_ELSEWHERE: profile(FallthroughRetryPolicy(), dict_factory, shuffle=True),
-        },
-    )
+    try:
+        return Cluster(
+            list(options.hosts),
+            port=options.port,
+            auth_provider=login,
+            ssl_context=options.tls,
+            connection_class=LibevConnection,
+            # Without it a request of two packets waits for the first one's acknowledgement, 40 ms.
+            sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            protocol_version=4,
+            compression=False,
+            connect_timeout=options.connect_timeout_s,
+            control_connection_timeout=options.connect_timeout_s,
+            idle_heartbeat_interval=options.heartbeat_s,
+            idle_heartbeat_timeout=options.heartbeat_s,
+            reconnection_policy=ExponentialReconnectionPolicy(0.25, 10.0),
+            driver_config_reporting_enabled=False,
+            execution_profiles={
+                PLAIN: profile(RetryPolicy(), tuple_factory, shuffle=True),
+                CONDITIONAL: profile(FallthroughRetryPolicy(), dict_factory, shuffle=False),
+                CONDITIONAL_ELSEWHERE: profile(
+                    FallthroughRetryPolicy(), dict_factory, shuffle=True
+                ),
+            },
+        )
+    except UnresolvableContactPoints:
+        names = ", ".join(options.hosts)
+        raise StoreUnavailable(f"none of the hosts has an address: {names}") from None
 
 
 def begin(cluster: Cluster) -> Session:
