@@ -151,9 +151,11 @@ async def cut_subscribers(server: RedisServer) -> None:
 
 
 async def cut_publishers(server: RedisServer) -> None:
-    for _ in range(3):
-        assert await asyncio.to_thread(kill_clients, server, subscribers=False)
-        await asyncio.sleep(0.1)
+    killed = 0
+    async with asyncio.timeout(20):
+        while killed < 6:
+            killed += await asyncio.to_thread(kill_clients, server, subscribers=False)
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -183,10 +185,10 @@ async def test_receivers_become_level(
     await writing
     # Nothing is published any more.
     await until(lambda: all(n.level for n in nodes))
-    assert all(n.pushed > 100 for n in nodes)
+    assert all(n.pushed > 20 for n in nodes)
     if fault in {restart, freeze_for_long, cut_subscribers}:
         assert all(n.resyncs > b for n, b in zip(nodes, before, strict=True))
-    if fault in {flush, freeze_for_a_moment, cut_publishers}:
+    if fault in {flush, cut_publishers}:
         assert [n.resyncs for n in nodes] == before, "nobody's subscriptions were lost"
     # And it is as before.
     for log in LOGS:

@@ -77,7 +77,9 @@ async def cut(server: RedisServer) -> None:
 async def test_all_are_announced_again(
     server: RedisServer, node: Start, fault: Callable[[RedisServer], Awaitable[None]]
 ) -> None:
-    one, two, three = await node("one"), await node("two"), await node("three")
+    # Nobody's lease is to run out while nothing but the content is gone.
+    lease_s = 5 if fault is flush else LEASE_S
+    one, two, three = [await node(name, lease_s=lease_s) for name in ("one", "two", "three")]
     users = {f"user-{i}" for i in range(700)}
     for user in users:
         two.came(user)
