@@ -498,7 +498,9 @@ class Session:
         heads = None
         while heads is None:
             try:
-                heads = await self._services.store.heads(list(self.positions))
+                # All sessions look at once when the bus was renewed.
+                async with self._services.catch_up_slots:
+                    heads = await self._services.store.heads(list(self.positions))
             except StoreUnavailable as problem:
                 log.warning("recheck_waits", cause=str(problem), session=self.id)
                 await asyncio.sleep(_SYNC_RETRY_S)
