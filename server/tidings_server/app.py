@@ -77,10 +77,11 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serving(settings) as running:
-        if started is not None:
-            await started(running)
-        await stop.wait()
+    with one_wake_up():
+        async with serving(settings) as running:
+            if started is not None:
+                await started(running)
+            await stop.wait()
     return 0
 
 
@@ -91,7 +92,6 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     clock, rng = SystemClock(), random.SystemRandom()
     counters, readiness = Counters(), Readiness()
     async with AsyncExitStack() as stack:
-        stack.enter_context(one_wake_up())
         verifier = TokenVerifier(settings.auth.policy(), clock)
         await verifier.prepare()
         store = make_store(settings, lambda: uuid7(clock.now_ms(), rng))

@@ -41,6 +41,9 @@ def one_wake_up() -> Iterator[None]:
     Each completed operation puts a byte into a socket. The event loop then reads one byte, but takes all operations
     that have completed, and the other bytes wake it again for nothing. Here it reads all of them. To be entered before
     anything else of grpc.aio is used in the process; afterwards it changes nothing.
+
+    For processes with one event loop only: what completes for a loop that is closed by then makes grpc raise in the
+    midst of the operations, and without bytes of their own the others would wait for ever.
     """
     import grpc.aio  # noqa: PLC0415
 
