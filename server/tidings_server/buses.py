@@ -11,7 +11,7 @@ from tidings_server.bus.local import LocalBus
 from tidings_server.config import RedisSettings, Settings
 from tidings_server.presence.base import Leases, NodeInfo
 from tidings_server.presence.local import LocalLeases
-from tidings_server.telemetry.metrics import Reading
+from tidings_server.telemetry.reading import Reading
 
 if TYPE_CHECKING:
     from tidings_server.bus.redis import RedisBus

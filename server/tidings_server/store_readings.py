@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from tidings_server.storage.base import Store
 from tidings_server.storage.sqlite import SqliteStore
-from tidings_server.telemetry.metrics import Reading
+from tidings_server.telemetry.reading import Reading
 
 if TYPE_CHECKING:
     from tidings_server.storage.scylla import ScyllaStore

@@ -19,7 +19,8 @@ from tests.unit.otlp_sink import otlp_sink
 from tests.unit.tokens import FixedClock
 from tidings_server.telemetry.counters import Counters, Histogram
 from tidings_server.telemetry.endpoint import Endpoint
-from tidings_server.telemetry.metrics import Metrics, Reading
+from tidings_server.telemetry.metrics import Metrics
+from tidings_server.telemetry.reading import Reading
 
 
 class State:

@@ -9,7 +9,7 @@ way to each reader. Both ways give the same numbers, cumulative since the start.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any, cast
@@ -34,24 +34,10 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
 from tidings_server.core.clock import Clock
 from tidings_server.telemetry.counters import Counters, Histogram
+from tidings_server.telemetry.reading import Reading
 
 SCOPE = "tidings"
 _STOP_TIMEOUT_MS = 3_000
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A number that somebody else keeps, such as a store.
-
-    `name` has dots ("tidings.store.transactions"); a `total` only grows and is published with
-    "_total", otherwise it is a gauge. `unit` is a UCUM unit: "s" and "By" end up in the name.
-    """
-
-    name: str
-    description: str
-    read: Callable[[], float]
-    total: bool = True
-    unit: str = ""
 
 
 def resource(service_name: str) -> Resource:
