@@ -17,6 +17,7 @@ from tidings_server.core import commands as c
 from tidings_server.core.ids import inbox_log
 from tidings_server.core.limits import Limits
 from tidings_server.errors import DomainError, Reason
+from tidings_server.messaging.sequencer import LogView
 from tidings_server.storage.memory import Fate, Happens
 
 pytestmark = pytest.mark.virtual_time
@@ -263,6 +264,33 @@ async def test_a_removal_that_a_renewed_bus_lost(world: World, log: str) -> None
     await world.remove(log, "alice", "bob")
     world.node.bus.on_publication = on_publication
     await level(bob, log, 3)
+
+
+async def test_a_view_that_is_behind_a_head_is_waited_for(
+    world: World, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = world.device("bob")
+    await bob.hello()
+    await world.post(log, "alice", "seen")
+    view, calls = world.node.sequencer.view, 0
+    old = await view(log, "bob")
+
+    async def behind(name: str, user: str) -> LogView:
+        nonlocal calls
+        calls += 1
+        return old if calls <= 3 else await view(name, user)
+
+    monkeypatch.setattr(world.node.sequencer, "view", behind)
+    on_publication, world.node.bus.on_publication = (
+        world.node.bus.on_publication,
+        lambda _: None,
+    )
+    await world.post(log, "alice", "lost")
+    world.node.bus.on_publication = on_publication
+    with capture_logs() as logs:
+        world.node.bus.on_resync()
+        await level(bob, log, 3)
+    assert [line["event"] for line in logs] == ["catch_up_waits"] * 3
 
 
 async def test_pages_that_come_twice_or_late(world: World, log: str) -> None:

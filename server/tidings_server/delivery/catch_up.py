@@ -120,7 +120,10 @@ class CatchUp:
         """Sends a chunk of a log. Returns whether more follows, or None when there is no room."""
         if position.head > position.checked and not is_inbox(position.log):
             # The head first, then the membership: what is sent was visible at that head.
+            head = position.head
             position.ranges, position.checked = await self._ranges(position.log)
+            if position.checked < head:
+                raise StoreUnavailable("a head is ahead of what is known of the log")
             # Of a membership that has ended nothing more is pushed: the rest is read too.
             position.head = max(position.head, position.checked)
         part = position.next_part()
