@@ -22,7 +22,8 @@ from .core.principal import Principal
 from .delivery.acks import AckBook
 from .delivery.hub import Hub
 from .delivery.outbox import Sink
-from .delivery.session import Session, SessionServices
+from .delivery.services import SessionServices
+from .delivery.session import Session
 from .delivery.sync import Synchroniser
 from .errors import DomainError, Reason
 from .messaging.conversations import Conversations

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.world import World, until
 from tidings_server.bus.base import HeadPublished, PagePublished, Publication
 from tidings_server.core.ids import inbox_log
-from tidings_server.messaging.sequencer import LogView
+from tidings_server.messaging.log_state import LogView
 from tidings_server.storage.memory import MemoryDisk
 
 pytestmark = pytest.mark.virtual_time

@@ -17,7 +17,7 @@ from tidings_server.core import commands as c
 from tidings_server.core.ids import inbox_log
 from tidings_server.core.limits import Limits
 from tidings_server.errors import DomainError, Reason
-from tidings_server.messaging.sequencer import LogView
+from tidings_server.messaging.log_state import LogView
 from tidings_server.storage.memory import Fate, Happens
 
 pytestmark = pytest.mark.virtual_time

@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 
 from ..bus.base import HeadPublished, NoticePublished, PagePublished
 from ..codec import events
 from ..codec.entries import decode_entries
-from ..codec.requests import RequestReader
 from ..core import commands as c
-from ..core.clock import Clock
 from ..core.entries import ConversationJoined
 from ..core.ids import inbox_log
-from ..core.limits import Limits
 from ..core.pages import Page, PageFlag
 from ..core.principal import Principal
 from ..errors import DomainError, Reason
-from ..messaging.handlers import Handlers
-from ..messaging.sequencer import Sequencer
-from ..storage.base import Store, StoreUnavailable
-from ..storage.tail_cache import TailCache
-from ..telemetry.counters import Counters
-from ..telemetry.tracing import Span, Tracer
-from .acks import AckBook
+from ..storage.base import StoreUnavailable
+from ..telemetry.tracing import Span
 from .catch_up import CatchUp
 from .outbox import Outbox, Sink
 from .position import Position, Window
 from .resume import visible_ranges
-from .sync import Synchroniser, SyncPlan
+from .services import SessionServices
+from .sync import SyncPlan
 
 log = structlog.get_logger(__name__)
 
@@ -41,60 +33,6 @@ _FAREWELL_S = 2.0
 _LAST_ANSWERS_S = 10.0
 _HELLO_WITHIN_S = 30.0
 _SYNC_RETRY_S = 0.5
-
-Verify = Callable[[str], Awaitable[Principal]]
-
-
-class Registry(Protocol):
-    """Which sessions of a node get what is published: the hub, as its sessions see it."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether no new sessions are taken."""
-        ...
-
-    def open(self, session: Session) -> None:
-        """A device has said hello. An older session of it ends."""
-        ...
-
-    def close(self, session: Session) -> None:
-        """A session has ended. May be called twice."""
-        ...
-
-    async def join(self, logs: Iterable[str], session: Session) -> None:
-        """A session is to get what is published to these logs from now on; returns when that is
-        sure.
-        """
-        ...
-
-    def leave(self, log: str, session: Session) -> None:
-        """A session gets no more of a log."""
-        ...
-
-    def has_joined(self, log: str, session: Session) -> bool:
-        """Whether a session gets what is published to a log."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class SessionServices:
-    """What sessions need of the node. One instance serves all of them."""
-
-    store: Store
-    pages: TailCache
-    sequencer: Sequencer
-    handlers: Handlers
-    hub: Registry
-    sync: Synchroniser
-    acks: AckBook
-    reader: RequestReader
-    clock: Clock
-    limits: Limits
-    counters: Counters
-    tracer: Tracer
-    verify: Verify
-    catch_up_slots: asyncio.Semaphore
-    token_warning_ms: int = 60_000
 
 
 class Session:

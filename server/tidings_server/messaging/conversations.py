@@ -27,9 +27,10 @@ from ..core.permissions import Right, check
 from ..core.principal import Principal
 from ..errors import DomainError, Reason, conversation_not_found, invalid, outcome_unknown
 from ..storage.base import Receipt, Store, StoreUnavailable
+from .log_state import LogView
 from .lookup import read_entry
 from .proposals import Add, Create, Remove, created
-from .sequencer import LogView, Sequencer, commit
+from .sequencer import Sequencer, commit
 
 
 class Conversations:

@@ -15,6 +15,7 @@ from ..core.entries import ConversationCreated, Entry
 from ..core.ids import is_inbox
 from ..core.memberships import Membership, affected_users, fold_membership
 from ..core.pages import ID_BYTES, Page, PageFlag, page_ids
+from ..core.state import ConversationState
 from ..storage.base import Head, PageIds, Store
 from .recent_ids import RecentIds, latest_unseen
 
@@ -126,6 +127,19 @@ class LogState:
             if first or user in self.memberships:
                 before = self.memberships.get(user)
                 self.memberships[user] = fold_membership(before, entry, user)
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """A log at one position: `head`, with its ordinal and stamp, the folded state and one user's
+    membership.
+    """
+
+    conversation: ConversationState
+    membership: Membership | None
+    head: int
+    ordinal: int
+    stamp: int
 
 
 async def load(store: Store, log: str, now_ms: int) -> LogState:

@@ -23,7 +23,8 @@ from ..core.principal import Principal
 from ..core.state import GROUP_MEMBERS, SMALL_MEMBERS
 from ..storage.base import Receipt, Store
 from ..storage.tail_cache import TailCache
-from .sequencer import LogView, Sequencer
+from .log_state import LogView
+from .sequencer import Sequencer
 
 
 class Receipts:

@@ -13,7 +13,6 @@ import asyncio
 import random
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -21,18 +20,18 @@ import structlog
 from ..codec.entries import decode_entries
 from ..core.clock import Clock
 from ..core.entries import Entry
-from ..core.memberships import Membership
 from ..core.pages import Page, PageFlag
 from ..core.state import ConversationState
 from ..errors import DomainError, Reason, outcome_unknown, store_unavailable
-from ..storage.base import APPLIED, UNKNOWN, Conflict, Outcome, Store, StoreUnavailable
+from ..storage.base import APPLIED, Conflict, Outcome, Store, StoreUnavailable
 from ..telemetry.counters import Counters
 from ..telemetry.tracing import NO_TRACER, Span, Tracer
 from .batch import Batch, build, decide
 from .effect_writing import Effects, repeat_effects, write_effect
-from .log_state import LogState, load
+from .log_state import LogState, LogView, load
 from .lookup import look_up
 from .proposals import Committed, Done, Proposal
+from .settling import read_after, send_again
 
 log = structlog.get_logger(__name__)
 
@@ -40,27 +39,12 @@ SETTLE_DEADLINE_S = 5.0
 """How long those in a commit wait for a definite outcome before they are told that it is
 unknown.
 """
-_RETRY_FIRST_S = 0.01
-_RETRY_MOST_S = 1.0
 _CONFLICT_JITTER_S = 0.005
 _FOLLOW_MOST = 2_000
 """A state that lies further behind is loaded anew."""
 _FOLLOW_BYTES = 1 << 20
 
 Published = Callable[[str, Page, Span | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class LogView:
-    """A log at one position: `head`, with its ordinal and stamp, the folded state and one user's
-    membership.
-    """
-
-    conversation: ConversationState
-    membership: Membership | None
-    head: int
-    ordinal: int
-    stamp: int
 
 
 class _Log:
@@ -458,7 +442,7 @@ class Sequencer:
             SETTLE_DEADLINE_S, self._block, entry, batch
         )
         try:
-            answer = await self._send_again(batch)
+            answer = await send_again(self._store, batch.append, self._rng, self._counters)
             if answer is APPLIED:
                 self._applied(entry, batch, span)
             else:
@@ -469,20 +453,6 @@ class Sequencer:
         finally:
             deadline.cancel()
             entry.blocked = False
-
-    async def _send_again(self, batch: Batch) -> Outcome:
-        delay = _RETRY_FIRST_S
-        while True:
-            await asyncio.sleep(delay * self._rng.uniform(0.5, 1.0))
-            delay = min(delay * 2, _RETRY_MOST_S)
-            try:
-                answer = await self._store.append(batch.append)
-            except StoreUnavailable:
-                # This try was not applied; the one before may still be.
-                self._counters.store_errors += 1
-                continue
-            if answer is not UNKNOWN:
-                return answer
 
     def _block(self, entry: _Log, batch: Batch) -> None:
         """An outcome stays unknown for long: nobody waits for this log any more."""
@@ -499,7 +469,7 @@ class Sequencer:
         state = entry.state
         assert state is not None
         if unknown_before:
-            pages = await self._read_after(entry.name, state.head)
+            pages = await read_after(self._store, entry.name, state.head, self._counters)
             if pages and pages[0].commit_id == batch.append.page.commit_id:
                 self._applied(entry, batch, span)
                 return
@@ -515,17 +485,6 @@ class Sequencer:
         # What the others appended brings effects and pending changes that only a load sees whole.
         entry.state = None
         await asyncio.sleep(self._rng.uniform(0, _CONFLICT_JITTER_S))
-
-    async def _read_after(self, name: str, head: int) -> list[Page]:
-        """The first pages after a head, as soon as the store can be read."""
-        delay = _RETRY_FIRST_S
-        while True:
-            try:
-                return await self._store.read(name, head, max_bytes=1)
-            except StoreUnavailable:
-                self._counters.store_errors += 1
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _RETRY_MOST_S)
 
     # Effects
 
@@ -610,7 +569,8 @@ class Sequencer:
             self._refuse_queue(entry, store_unavailable())
         waiters, entry.waiters = entry.waiters, []
         for waiter in waiters:
-            _resolve(waiter)
+            if not waiter.done():
+                waiter.set_result(None)
         self._advance(entry)
 
     def _refuse_queue(self, entry: _Log, problem: DomainError) -> None:
@@ -632,11 +592,6 @@ async def commit(sequencer: Sequencer, make: Make) -> Committed:
     if isinstance(outcome, DomainError):
         raise outcome
     return outcome
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _tell_unknown(batch: Batch) -> None:
