@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import TypeVar
 
+import pytest
+
 from tests.unit.made import content
 from tests.unit.virtual_loop import VirtualClock
 from tidings.v1 import chat_service_pb2, event_pb2, message_pb2
@@ -23,6 +25,8 @@ from tidings_server.core.pages import Page
 from tidings_server.core.principal import Principal
 from tidings_server.delivery.session import Session
 from tidings_server.errors import DomainError, Reason
+from tidings_server.messaging.proposals import Committed, PostMessage
+from tidings_server.messaging.sequencer import Sequencer
 from tidings_server.node import Node
 from tidings_server.storage.memory import Call, Fate, Happens, MemoryDisk, MemoryStore
 
@@ -309,3 +313,48 @@ class World:
             for e in self.entries(log)
             if hasattr(e.body, "content")
         ]
+
+
+class Sent:
+    """Messages under way, with what each of them was answered."""
+
+    def __init__(self, sequencer: Sequencer, world: World) -> None:
+        self.sequencer = sequencer
+        self.world = world
+        self.answers: dict[str, list[Committed | DomainError]] = {}
+        self.texts: dict[str, str] = {}
+
+    def post(self, log: str, user: str, text: str, *, again: str = "", after: str = "") -> str:
+        change = self.world.change_id(again)
+        answers = self.answers.setdefault(change.text, [])
+        self.texts[change.text] = text
+        self.sequencer.submit(
+            PostMessage(
+                log,
+                change,
+                user,
+                answers.append,
+                content(text),
+                self.world.change_id(after) if after else None,
+            )
+        )
+        return change.text
+
+    async def answered(self) -> None:
+        await until(lambda: all(self.answers.values()))
+
+    def seq(self, change: str) -> int:
+        (answer,) = self.answers[change]
+        assert isinstance(answer, Committed), answer
+        return answer.seq
+
+    def reason(self, change: str) -> Reason:
+        (answer,) = self.answers[change]
+        assert isinstance(answer, DomainError), answer
+        return answer.reason
+
+
+async def refusal(world: World, user: str, command: c.Command) -> DomainError:
+    with pytest.raises(DomainError) as caught:
+        await world.execute(user, command)
+    return caught.value

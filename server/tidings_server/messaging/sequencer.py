@@ -169,10 +169,7 @@ class Sequencer:
 
     async def head(self, name: str) -> int:
         """The newest position of a log. Raises DomainError (STORE_UNAVAILABLE)."""
-        try:
-            return (await self._current(name)).head
-        except StoreUnavailable:
-            raise store_unavailable() from None
+        return (await self.state(name)).head
 
     async def drain(self) -> None:
         """Returns when everything queued and under way has ended. New proposals are still taken."""
