@@ -218,6 +218,7 @@ async def test_a_node_stands_still(crowd: Crowd) -> None:
     await asyncio.sleep(0.1)
     crowd.nodes[0].signal(signal.SIGSTOP)
     crowd.talk(rng, 40)
-    await asyncio.sleep(3 * LEASE_S)
+    # For longer than its lease, and until the other knows of that.
+    await crowd.nodes[1].logged("nodes_gone")
     crowd.nodes[0].signal(signal.SIGCONT)
     await crowd.settled()
