@@ -6,9 +6,6 @@ from collections.abc import Generator
 import pytest
 from hypothesis import settings
 
-# Tests start processes while grpc runs in this one: its handlers of forks may stop its threads for good.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")

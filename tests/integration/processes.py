@@ -59,7 +59,7 @@ class ServerProcess:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDINGS_")}
         environment.update({f"TIDINGS_{name}": value for name, value in given.items()})
         self.log = []
-        # Not by uvloop, which forks: that can stop the threads of grpc in this process for good.
+        # Not by the event loop's own way, which forks: here grpc's threads run.
         self.process = subprocess.Popen(  # noqa: ASYNC220
             [*self.prefix, *self.program, "serve"],
             env=environment,
