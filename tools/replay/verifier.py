@@ -259,13 +259,15 @@ class Verifier:
 
     async def _read_some(self, user: str, conversation: Conversation) -> None:
         """Reads up to somewhere, and then to an earlier place, which changes nothing."""
-        seq = self.world.rng.randint(1, conversation.entries)
+        # What lies before their joining nobody reads: a mark there is none.
+        joined = max(1, conversation.join_seq(user))
+        seq = self.world.rng.randint(joined, conversation.entries)
         asked = self.world.reads.setdefault((user, conversation.id), [0, 0])
         asked[0] = max(asked[0], seq)
         first = await self.api.mark_read(user, conversation.id, seq)
         asked[1] = max(asked[1], first.read_seq, seq)
         self._check_unread(user, conversation, first.read_seq, first.unread_count)
-        second = await self.api.mark_read(user, conversation.id, max(1, seq // 2))
+        second = await self.api.mark_read(user, conversation.id, max(joined, seq // 2))
         self._check_unread(user, conversation, second.read_seq, second.unread_count)
 
     def _asked(self, user: str, conversation: str) -> tuple[int, int]:
