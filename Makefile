@@ -36,8 +36,21 @@ setup: ## Make .venv with everything to develop and test
 	@tools/setup.sh dev
 
 .PHONY: test
-test: check ## Check everything, then run every test
+test: check ## Check everything, then run every test (ARGS="tests/unit -k name" runs only those)
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-computing test-waiting
+endif
+
+# Two runs side by side: one keeps a core busy, the other waits for disks, processes and databases.
+.PHONY: test-computing
+test-computing:
+	$(BIN)/python -m pytest tests/unit tests/simulation clients
+
+.PHONY: test-waiting
+test-waiting:
+	$(BIN)/python -m pytest tests/contract tests/integration tests/faults
 
 .PHONY: check
 check: lint types imports proto ## Lint, types, imports between layers, the contract and its generated code
