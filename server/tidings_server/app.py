@@ -25,6 +25,7 @@ from tidings_server.core.ids import uuid7
 from tidings_server.node import Node
 from tidings_server.presence.base import NodeInfo
 from tidings_server.rpc.engine import one_wake_up
+from tidings_server.rpc.nodes import NodeLinks, NodeSecurity, NodeServer
 from tidings_server.rpc.server import RpcServer
 from tidings_server.storage.base import Store, StoreUnavailable
 from tidings_server.store_readings import readings
@@ -98,7 +99,8 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         await store.open()
         stack.push_async_callback(store.close)
         tracer = _tracer(settings, clock, rng, stack)
-        between = make_between(settings, _this_node(clock, rng), rng)
+        others = _other_nodes(settings)
+        between = make_between(settings, _this_node(settings, clock, rng, others), rng)
         node = Node(
             store,
             between.bus,
@@ -110,13 +112,18 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             tracer=tracer,
             token_warning_ms=int(settings.auth.token_warning_s * 1000),
             leases=between.leases,
+            dial=None if others is None else others.links,
         )
         server = RpcServer(node, settings.grpc.listen)
         metrics_port = _metrics(settings, counters, store, between, clock, readiness, stack)
+        if others is not None:
+            # Before others hear of it.
+            await others.server.start(node.host)
+            stack.push_async_callback(others.server.stop)
         await node.start()
         await server.start()
         readiness.serving = True
-        checking = asyncio.create_task(_watch_store(store, server, readiness))
+        checking = asyncio.create_task(_watch_store(store, node, server, readiness))
         # What is there now stays: the collector needs not look at it again.
         gc.collect()
         gc.freeze()
@@ -145,8 +152,8 @@ async def _drain(settings: Settings, node: Node, server: RpcServer) -> None:
     log.info("stopped")
 
 
-async def _watch_store(store: Store, server: RpcServer, readiness: Readiness) -> None:
-    """Keeps readiness true: a node that can't write is no place to go to."""
+async def _watch_store(store: Store, node: Node, server: RpcServer, readiness: Readiness) -> None:
+    """Keeps readiness true: a node that can't write is no place to go to, nor the home of any log."""
     while True:
         try:
             await store.check()
@@ -156,12 +163,47 @@ async def _watch_store(store: Store, server: RpcServer, readiness: Readiness) ->
             log.warning("store_not_usable", cause=str(problem))
         if usable != readiness.store:
             readiness.store = usable
+            node.offer_home(usable)
             await server.set_serving(usable)
         await asyncio.sleep(_CHECK_EVERY_S)
 
 
-def _this_node(clock: SystemClock, rng: random.Random) -> NodeInfo:
-    return NodeInfo(uuid7(clock.now_ms(), rng), version=version("tidings-server"))
+@dataclass(frozen=True, slots=True)
+class _OtherNodes:
+    """How other nodes reach this one, and this one them."""
+
+    server: NodeServer
+    links: NodeLinks
+
+
+def _other_nodes(settings: Settings) -> _OtherNodes | None:
+    """None for a node that is alone, or that could not know others from strangers."""
+    nodes = settings.nodes
+    if settings.bus.kind == "local":
+        return None
+    if not nodes.trusted:
+        log.warning(
+            "nodes_append_by_themselves", cause="neither nodes.key nor certificates are set"
+        )
+        return None
+    security = NodeSecurity(
+        key=nodes.key.get_secret_value() if nodes.key is not None else "",
+        ca_file=nodes.tls_ca_file,
+        cert_file=nodes.tls_cert_file,
+        key_file=nodes.tls_key_file,
+        server_name=nodes.tls_server_name or "",
+    )
+    return _OtherNodes(NodeServer(nodes.listen, security), NodeLinks(security))
+
+
+def _this_node(
+    settings: Settings, clock: SystemClock, rng: random.Random, others: _OtherNodes | None
+) -> NodeInfo:
+    address = ""
+    if others is not None:
+        host = Address.parse(settings.nodes.listen).host
+        address = settings.nodes.advertise or str(Address(host, others.server.port))
+    return NodeInfo(uuid7(clock.now_ms(), rng), address, version("tidings-server"))
 
 
 def _tracer(

@@ -243,6 +243,38 @@ def _secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+class NodesSettings(_Group):
+    """How nodes reach each other, when `bus.kind` is `redis`: without a `key` that all share, or certificates, each
+    appends by itself.
+
+    Others reach this node at `advertise`; unless given it is `listen` with the port that the system chose.
+    """
+
+    listen: Listen = "127.0.0.1:0"
+    advertise: Listen | None = None
+    key: Annotated[SecretStr, AfterValidator(_secret)] | None = None
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_server_name: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        files = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
+        if any(files) and not all(files):
+            raise ValueError("tls_ca_file, tls_cert_file and tls_key_file go together")
+        if self.tls_server_name is not None and not any(files):
+            raise ValueError("tls_server_name needs the files for TLS")
+        if self.advertise is None and Address.parse(self.listen).host in {"0.0.0.0", "::"}:  # noqa: S104
+            raise ValueError("advertise must say where others reach a node that listens everywhere")
+        return self
+
+    @property
+    def trusted(self) -> bool:
+        """Whether nodes can know each other."""
+        return self.key is not None or self.tls_cert_file is not None
+
+
 class AuthSettings(_Group):
     """Whose tokens are believed."""
 
@@ -359,6 +391,7 @@ class Settings(BaseSettings):
     scylla: ScyllaSettings = ScyllaSettings()
     bus: BusSettings = BusSettings()
     redis: RedisSettings = RedisSettings()
+    nodes: NodesSettings = NodesSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
     drain: DrainSettings = DrainSettings()

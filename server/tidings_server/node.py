@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 
@@ -28,9 +29,12 @@ from .delivery.sync import Synchroniser
 from .errors import DomainError, Reason
 from .messaging.conversations import Conversations
 from .messaging.effects import MembershipEffects
+from .messaging.forwarding import Dial
 from .messaging.handlers import Handlers
 from .messaging.history import History
+from .messaging.hosting import Host
 from .messaging.receipts import Receipts
+from .messaging.router import Router
 from .messaging.sequencer import Sequencer
 from .presence.base import Leases
 from .presence.local import LocalLeases
@@ -66,6 +70,7 @@ class Node:
         tracer: Tracer = NO_TRACER,
         token_warning_ms: int = 60_000,
         leases: Leases | None = None,
+        dial: Dial | None = None,
     ) -> None:
         self.store = store
         self.bus = bus
@@ -79,6 +84,7 @@ class Node:
         self._pages = TailCache(store)
         self.leases = leases or LocalLeases()
         self.leases.nodes_changed = self._nodes_changed
+        self._address = self.leases.node.address
         self._nodes = frozenset(self.leases.nodes())
         self._late_look: asyncio.TimerHandle | None = None
         self.presence = Presence(store, clock, self.leases)
@@ -92,11 +98,13 @@ class Node:
             user_left=self.presence.user_left,
         )
         self.sequencer = Sequencer(store, clock, rng, self.counters, self._published, tracer=tracer)
-        self.sequencer.set_effects(MembershipEffects(store, self.sequencer))
+        self.router = Router(self.sequencer, self.leases, dial, self.counters, tracer)
+        self.host = Host(self.sequencer.submit, self.limits.max_members, self.counters, tracer)
+        self.sequencer.set_effects(MembershipEffects(store, self.router))
         receipts = Receipts(store, self._pages, self.sequencer, bus)
         self.handlers = Handlers(
-            self.sequencer,
-            Conversations(store, self.sequencer, clock, rng, self.limits),
+            self.router,
+            Conversations(store, self.sequencer, self.router, clock, rng, self.limits),
             History(store, self._pages, self.sequencer),
             receipts,
             self.counters,
@@ -130,6 +138,17 @@ class Node:
         await self.leases.start()
         await self.bus.start()
         self.hub.start()
+        self.router.nodes_changed()
+
+    def offer_home(self, willing: bool) -> None:
+        """Whether this node is to be the home of logs, for others and for itself. It is at first, if it has an
+        address.
+        """
+        if not willing:
+            self.leases.announce(replace(self.leases.node, address=""))
+        elif self._address and not self.hub.draining:
+            self.leases.announce(replace(self.leases.node, address=self._address))
+        self.router.nodes_changed()
 
     async def verify(self, token: str) -> Principal:
         """Who a token stands for. Raises DomainError."""
@@ -145,6 +164,7 @@ class Node:
         at most `spread_ms`.
         """
         self.hub.drain()
+        self.offer_home(False)
         for session in self.hub.sessions:
             session.going_away(self._rng.randint(0, max(spread_ms, 0)))
 
@@ -157,7 +177,9 @@ class Node:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self.handlers.close()
+                await self.router.drain()
                 await self.sequencer.drain()
+        self.router.close()
         await self.sequencer.close()
         sessions = self.hub.sessions
         for session in sessions:
@@ -178,6 +200,7 @@ class Node:
         """A node that died may have committed what it did not publish any more: all heads are read again, and once
         more when nothing of it can be applied any longer.
         """
+        self.router.nodes_changed()
         nodes = frozenset(self.leases.nodes())
         gone, self._nodes = self._nodes - nodes, nodes
         if not gone:

@@ -87,6 +87,9 @@ def test_everything_counted_is_published(counters: Counters, endpoint: str) -> N
     counters.commits = 12
     counters.conflicts = 13
     counters.unknown_outcomes = 14
+    counters.forwarded = 24
+    counters.forward_fallbacks = 25
+    counters.hosted = 26
     counters.store_errors = 15
     counters.delivered_entries = 16
     counters.catch_up_pages = 17
@@ -106,6 +109,9 @@ def test_everything_counted_is_published(counters: Counters, endpoint: str) -> N
         "tidings_commits_total": 12,
         "tidings_conflicts_total": 13,
         "tidings_unknown_outcomes_total": 14,
+        "tidings_forwarded_total": 24,
+        "tidings_forward_fallbacks_total": 25,
+        "tidings_hosted_total": 26,
         "tidings_store_errors_total": 15,
         "tidings_delivered_entries_total": 16,
         "tidings_catch_up_pages_total": 17,

@@ -25,9 +25,11 @@ from tidings_server.core.pages import Page
 from tidings_server.core.principal import Principal
 from tidings_server.delivery.session import Session
 from tidings_server.errors import DomainError, Reason
+from tidings_server.messaging.forwarding import Dial
 from tidings_server.messaging.proposals import Committed, PostMessage
 from tidings_server.messaging.sequencer import Sequencer
 from tidings_server.node import Node
+from tidings_server.presence.base import Leases
 from tidings_server.storage.memory import Call, Fate, Happens, MemoryDisk, MemoryStore
 
 T = TypeVar("T")
@@ -192,7 +194,11 @@ class World:
         disk: MemoryDisk | None = None,
         shared: bool = False,
         bus: Bus | None = None,
+        leases: Leases | None = None,
+        dial: Dial | None = None,
     ) -> None:
+        self.leases = leases
+        self.dial = dial
         self.shared = shared
         self.bus = bus
         self.rng = random.Random(next(self._worlds))
@@ -207,7 +213,16 @@ class World:
             self.disk, new_id=self.new_id, faults=self.script, shared=self.shared
         )
         bus = self.bus or LocalBus()
-        return Node(self.store, bus, self.clock, self.rng, self.verify, limits=self.limits)
+        return Node(
+            self.store,
+            bus,
+            self.clock,
+            self.rng,
+            self.verify,
+            limits=self.limits,
+            leases=self.leases,
+            dial=self.dial,
+        )
 
     async def start(self) -> World:
         await self.store.open()

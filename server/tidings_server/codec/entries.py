@@ -62,6 +62,20 @@ class EntryEncoder:
         return element(0x0A, b"\x0a" + varint(len(entry)) + entry)
 
 
+def proposed_entry(log: str, change_id: str, user_id: str, body: Body) -> bytes:
+    """An `Entry` that has no position and no time yet, as nodes send it to each other."""
+    return b"".join(
+        (
+            text(0x0A, log),
+            text(0x22, change_id),
+            text(0x2A, user_id),
+            element(0x42, body.content)
+            if isinstance(body, MessagePosted)
+            else _encode_body(0, body),
+        )
+    )
+
+
 def decode_entries(body: bytes) -> list[Entry]:
     """The entries of a page, or of a part of one.
 
@@ -71,7 +85,7 @@ def decode_entries(body: bytes) -> list[Entry]:
         events = chat_service_pb2.ChatResponse.FromString(body).events
     except DecodeError as problem:
         raise ValueError("not the bytes of entries") from problem
-    return [_decode(e.entry) for e in events]
+    return [decode_entry(e.entry) for e in events]
 
 
 def _encode_body(seq: int, body: Body) -> bytes:
@@ -104,7 +118,8 @@ def _encode_body(seq: int, body: Body) -> bytes:
     return entry.SerializeToString()
 
 
-def _decode(entry: entry_pb2.Entry) -> Entry:
+def decode_entry(entry: entry_pb2.Entry) -> Entry:
+    """An entry that was parsed."""
     time = entry.create_time
     return Entry(
         entry.conversation_id,

@@ -29,8 +29,8 @@ from ..errors import DomainError, Reason, conversation_not_found, invalid, outco
 from ..storage.base import Receipt, Store, StoreUnavailable
 from .log_state import LogView
 from .lookup import read_entry
-from .proposals import Add, Create, Remove, created
-from .sequencer import Sequencer, commit
+from .proposals import Add, Create, Remove, Submits, commit, created
+from .sequencer import Sequencer
 
 
 class Conversations:
@@ -39,10 +39,17 @@ class Conversations:
     """
 
     def __init__(
-        self, store: Store, sequencer: Sequencer, clock: Clock, rng: random.Random, limits: Limits
+        self,
+        store: Store,
+        sequencer: Sequencer,
+        submits: Submits,
+        clock: Clock,
+        rng: random.Random,
+        limits: Limits,
     ) -> None:
         self._store = store
         self._sequencer = sequencer
+        self._submits = submits
         self._clock = clock
         self._rng = rng
         self._limits = limits
@@ -65,9 +72,7 @@ class Conversations:
             change_id = ChangeId(text, id_bytes(text), now)
         else:
             log = group_conversation_id(caller.user_id, change_id.text)
-        await commit(
-            self._sequencer, lambda done: Create(log, change_id, caller.user_id, done, body)
-        )
+        await commit(self._submits, lambda done: Create(log, change_id, caller.user_id, done, body))
         try:
             view = await self._sequencer.view(log, caller.user_id)
             return ConversationGot(await self._show(log, caller.user_id, view), created=True)
@@ -82,7 +87,7 @@ class Conversations:
     async def add(self, caller: Principal, command: AddMembers) -> MembersChanged:
         """Adds members."""
         committed = await commit(
-            self._sequencer,
+            self._submits,
             lambda done: Add(
                 command.conversation_id,
                 command.id,
@@ -99,7 +104,7 @@ class Conversations:
         if command.user_id == caller.user_id:
             raise invalid("user_id", "must be another than the caller, who leaves instead")
         committed = await commit(
-            self._sequencer,
+            self._submits,
             lambda done: Remove(
                 command.conversation_id, command.id, caller.user_id, done, command.user_id
             ),
@@ -109,7 +114,7 @@ class Conversations:
     async def leave(self, caller: Principal, command: LeaveConversation) -> MembersChanged:
         """Ends the caller's membership."""
         committed = await commit(
-            self._sequencer,
+            self._submits,
             lambda done: Remove(
                 command.conversation_id, command.id, caller.user_id, done, caller.user_id
             ),

@@ -21,16 +21,15 @@ from ..core.memberships import affected_users, fold_membership
 from ..core.state import ConversationState
 from ..errors import DomainError
 from ..storage.base import Store
-from .proposals import Committed, NoteInInbox
-from .sequencer import Sequencer
+from .proposals import Committed, NoteInInbox, Submits
 
 
 class MembershipEffects:
     """Writes membership rows, then notes in the inboxes of those concerned."""
 
-    def __init__(self, store: Store, sequencer: Sequencer) -> None:
+    def __init__(self, store: Store, submits: Submits) -> None:
         self._store = store
-        self._sequencer = sequencer
+        self._submits = submits
 
     async def __call__(self, log: str, change: Entry, conversation: ConversationState) -> None:
         """Writes the effects of one change; those of earlier changes of the log are written before.
@@ -54,7 +53,7 @@ class MembershipEffects:
     ) -> asyncio.Future[Committed | DomainError]:
         future: asyncio.Future[Committed | DomainError] = asyncio.get_running_loop().create_future()
         text = derived_uuid7(change.time_ms, log, str(change.seq), user)
-        self._sequencer.submit(
+        self._submits.submit(
             NoteInInbox(
                 inbox_log(user),
                 ChangeId(text, id_bytes(text), change.time_ms),

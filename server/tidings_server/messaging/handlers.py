@@ -18,9 +18,8 @@ from ..telemetry.counters import Counters
 from ..telemetry.tracing import Span
 from .conversations import Conversations
 from .history import History
-from .proposals import Committed, PostMessage
+from .proposals import Committed, PostMessage, Submits
 from .receipts import Receipts
-from .sequencer import Sequencer
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +34,7 @@ class Handlers:
 
     def __init__(
         self,
-        sequencer: Sequencer,
+        submits: Submits,
         conversations: Conversations,
         history: History,
         receipts: Receipts,
@@ -43,7 +42,7 @@ class Handlers:
         *,
         others: dict[type, Handler],
     ) -> None:
-        self._sequencer = sequencer
+        self._submits = submits
         self._counters = counters
         self._handlers: dict[type, Handler] = {
             c.SendMessage: self._send,
@@ -91,7 +90,7 @@ class Handlers:
                 command.after,
             )
             proposal.span = span
-            self._sequencer.submit(proposal)
+            self._submits.submit(proposal)
             return
         task = asyncio.get_running_loop().create_task(self._finish(caller, command, done))
         self._tasks.add(task)

@@ -4,20 +4,26 @@ then validates.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Protocol
 
 from ..core.commands import ChangeId
 from ..core.entries import (
     Body,
     ConversationCreated,
+    ConversationJoined,
     ConversationKind,
+    ConversationLeft,
+    Entry,
     MemberRemoved,
     MembersAdded,
     MessagePosted,
     NewMember,
     Role,
 )
+from ..core.ids import id_bytes, uuid7_time
 from ..core.memberships import Membership
 from ..core.permissions import Right, check
 from ..core.records import record
@@ -88,6 +94,10 @@ class Proposal(ABC):
         return ()
 
     @abstractmethod
+    def asked(self) -> Body:
+        """What is asked for, as a body: from it another node makes the same proposal."""
+
+    @abstractmethod
     def decide(
         self, state: ConversationState, memberships: dict[str, Membership | None]
     ) -> Body | None:
@@ -96,6 +106,26 @@ class Proposal(ABC):
     @abstractmethod
     def same_as(self, body: Body) -> bool:
         """Whether an entry that has this proposal's id says the same."""
+
+
+class Submits(Protocol):
+    """Takes proposals: the sequencer of this node, or the router that knows which node's it is."""
+
+    def submit(self, proposal: Proposal) -> None:
+        """Takes a proposal. Its `done` is called once, later, with the outcome."""
+        ...
+
+
+async def commit(submits: Submits, make: Callable[[Done], Proposal]) -> Committed:
+    """Submits the proposal that `make` gives and awaits its outcome. Raises the DomainError that it
+    ends with.
+    """
+    future: asyncio.Future[Committed | DomainError] = asyncio.get_running_loop().create_future()
+    submits.submit(make(lambda outcome: None if future.done() else future.set_result(outcome)))
+    outcome = await future
+    if isinstance(outcome, DomainError):
+        raise outcome
+    return outcome
 
 
 class PostMessage(Proposal):
@@ -117,12 +147,16 @@ class PostMessage(Proposal):
         super().__init__(log, change_id, user_id, done, after)
         self.content = content
 
+    def asked(self) -> Body:
+        """See `Proposal`."""
+        return MessagePosted(self.content)
+
     def decide(
         self, state: ConversationState, memberships: dict[str, Membership | None]
     ) -> Body | None:
         """See `Proposal`."""
         check(state, memberships[self.user_id], Right.POST)
-        return MessagePosted(self.content)
+        return self.asked()
 
     def same_as(self, body: Body) -> bool:
         """See `Proposal`."""
@@ -141,6 +175,10 @@ class Create(Proposal):
     ) -> None:
         super().__init__(log, change_id, user_id, done)
         self.body = body
+
+    def asked(self) -> Body:
+        """See `Proposal`."""
+        return self.body
 
     def joining(self) -> tuple[str, ...]:
         """See `Proposal`."""
@@ -186,6 +224,10 @@ class Add(Proposal):
         self.members = members
         self.max_members = max_members
 
+    def asked(self) -> Body:
+        """See `Proposal`."""
+        return MembersAdded(self.members)
+
     def users(self) -> tuple[str, ...]:
         """See `Proposal`."""
         return (self.user_id, *(m.user_id for m in self.members))
@@ -230,6 +272,10 @@ class Remove(Proposal):
         super().__init__(log, change_id, user_id, done)
         self.removed = removed
 
+    def asked(self) -> Body:
+        """See `Proposal`."""
+        return MemberRemoved(self.removed)
+
     def users(self) -> tuple[str, ...]:
         """See `Proposal`."""
         return (self.user_id, self.removed)
@@ -243,11 +289,11 @@ class Remove(Proposal):
         known = memberships[self.removed]
         if known is None or not known.current:
             return None
-        return MemberRemoved(self.removed)
+        return self.asked()
 
     def same_as(self, body: Body) -> bool:
         """See `Proposal`."""
-        return body == MemberRemoved(self.removed)
+        return body == self.asked()
 
 
 class NoteInInbox(Proposal):
@@ -261,6 +307,10 @@ class NoteInInbox(Proposal):
     def __init__(self, log: str, change_id: ChangeId, user_id: str, done: Done, body: Body) -> None:
         super().__init__(log, change_id, user_id, done)
         self.body = body
+
+    def asked(self) -> Body:
+        """See `Proposal`."""
+        return self.body
 
     def users(self) -> tuple[str, ...]:
         """See `Proposal`."""
@@ -277,6 +327,27 @@ class NoteInInbox(Proposal):
     def same_as(self, body: Body) -> bool:
         """See `Proposal`."""
         return body == self.body
+
+
+def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done) -> Proposal:
+    """The proposal whose `asked` is the body of an entry without a position. Raises ValueError when
+    this version knows no such change, or its id is none.
+    """
+    raw = id_bytes(entry.id)
+    time_ms = uuid7_time(raw)
+    log, change_id, user = entry.log, ChangeId(entry.id, raw, time_ms), entry.user_id
+    match entry.body:
+        case MessagePosted(content):
+            return PostMessage(log, change_id, user, done, content, after)
+        case ConversationCreated():
+            return Create(log, change_id, user, done, entry.body)
+        case MembersAdded(members):
+            return Add(log, change_id, user, done, members, max_members)
+        case MemberRemoved(removed):
+            return Remove(log, change_id, user, done, removed)
+        case ConversationJoined() | ConversationLeft():
+            return NoteInInbox(log, change_id, user, done, entry.body)
+    raise ValueError(f"no change of a log: {type(entry.body).__name__}")
 
 
 def created(

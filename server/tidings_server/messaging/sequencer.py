@@ -30,7 +30,7 @@ from .batch import Batch, build, decide
 from .effect_writing import Effects, repeat_effects, write_effect
 from .log_state import LogState, LogView, load
 from .lookup import look_up
-from .proposals import Committed, Done, Proposal
+from .proposals import Committed, Proposal
 from .settling import read_after, send_again
 
 log = structlog.get_logger(__name__)
@@ -574,21 +574,6 @@ class Sequencer:
         queue, entry.queue = entry.queue, deque()
         for proposal in queue:
             proposal.done(problem)
-
-
-Make = Callable[[Done], Proposal]
-
-
-async def commit(sequencer: Sequencer, make: Make) -> Committed:
-    """Submits the proposal that `make` gives and awaits its outcome. Raises the DomainError that it
-    ends with.
-    """
-    future: asyncio.Future[Committed | DomainError] = asyncio.get_running_loop().create_future()
-    sequencer.submit(make(lambda outcome: None if future.done() else future.set_result(outcome)))
-    outcome = await future
-    if isinstance(outcome, DomainError):
-        raise outcome
-    return outcome
 
 
 def _tell_unknown(batch: Batch) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
     """A node as others see it. `node_id` is made anew at each start. `address` is where other nodes reach it, or
-    empty; `version` is that of its program.
+    empty when it is the home of no log; `version` is that of its program.
     """
 
     node_id: str
@@ -30,10 +30,22 @@ def _nothing() -> None:
 class Leases(ABC):
     """The leases as one node sees and holds them.
 
-    `nodes_changed` is called on the event loop when nodes came or went; it must not raise.
+    `nodes_changed` is called on the event loop when nodes came or went, or say something else of themselves; it must
+    not raise.
     """
 
     nodes_changed: Callable[[], None] = staticmethod(_nothing)
+
+    @property
+    @abstractmethod
+    def node(self) -> NodeInfo:
+        """What this node says of itself."""
+
+    @abstractmethod
+    def announce(self, node: NodeInfo) -> None:
+        """Says something else of this node from now on; others hear of it at the next renewal, which comes at once.
+        Never blocks, never raises.
+        """
 
     @abstractmethod
     async def start(self) -> None:

@@ -11,9 +11,17 @@ class LocalLeases(Leases):
     """See `Leases`."""
 
     def __init__(self, node: NodeInfo | None = None) -> None:
-        node = node or NodeInfo("local")
-        self._nodes = {node.node_id: node}
+        self._node = node or NodeInfo("local")
         self._users: set[str] = set()
+
+    @property
+    def node(self) -> NodeInfo:
+        """See `Leases`."""
+        return self._node
+
+    def announce(self, node: NodeInfo) -> None:
+        """See `Leases`."""
+        self._node = node
 
     async def start(self) -> None:
         """See `Leases`."""
@@ -36,4 +44,4 @@ class LocalLeases(Leases):
 
     def nodes(self) -> Mapping[str, NodeInfo]:
         """See `Leases`."""
-        return self._nodes
+        return {self._node.node_id: self._node}

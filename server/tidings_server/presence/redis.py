@@ -115,15 +115,28 @@ class RedisLeases(Leases):
         self._sweep: list[str] = []
         self._held: dict[str, _Held] = {}
         self._dead: set[str] = set()
-        self._told: frozenset[str] = frozenset((node.node_id,))
+        self._told: frozenset[NodeInfo] = frozenset((node,))
         self._identity: tuple[str, ...] | None = None
         self._renewed: float | None = None
         self._keep_until = 0.0
+        self._due = 0.0
         self._reachable = False
         self._stopping = asyncio.Event()
         self._tried = asyncio.Event()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def node(self) -> NodeInfo:
+        """See `Leases`."""
+        return self._node
+
+    def announce(self, node: NodeInfo) -> None:
+        """See `Leases`."""
+        if node != self._node:
+            self._node = node
+            self._due = 0.0
+            self._wake.set()
 
     @property
     def connected(self) -> bool:
@@ -263,29 +276,28 @@ class RedisLeases(Leases):
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         interval = self._lease_s / _RENEWALS
-        due = loop.time()
         # The client may take a cancellation for an answer that did not come.
         while not self._stopping.is_set():
             try:
-                if loop.time() >= due:
-                    due = loop.time() + interval * self._rng.uniform(0.8, 1.0)
+                if loop.time() >= self._due:
+                    self._due = loop.time() + interval * self._rng.uniform(0.8, 1.0)
                     await self._renew()
                     self._repeat_some()
-                while self._owed and self._reachable and loop.time() < due:
+                while self._owed and self._reachable and loop.time() < self._due:
                     await self._write()
             except _Failures as problem:
                 self.counts.failures += 1
                 if self._reachable or not self._tried.is_set():
                     log.warning("leases_not_renewed", cause=_cause(problem))
                 self._reachable = False
-                due = min(due, loop.time() + _TRIED_AGAIN_S)
+                self._due = min(self._due, loop.time() + _TRIED_AGAIN_S)
             self._tried.set()
             self._tell_changes()
             self._wake.clear()
             if self._stopping.is_set():
                 return
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, due - loop.time())):
+                async with asyncio.timeout(max(0.0, self._due - loop.time())):
                     if self._reachable:
                         await self._wake.wait()
                     else:
@@ -369,9 +381,9 @@ class RedisLeases(Leases):
         self._held = listed
 
     def _tell_changes(self) -> None:
-        ids = frozenset(self.nodes())
-        if ids != self._told:
-            self._told = ids
+        nodes = frozenset(self.nodes().values())
+        if nodes != self._told:
+            self._told = nodes
             self.nodes_changed()
 
     def _random(self) -> str:

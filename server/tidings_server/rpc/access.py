@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import Enum
 from typing import Any
 
@@ -60,7 +60,8 @@ class DenyUnlisted(grpc.aio.ServerInterceptor):
         """Passes on calls that are in the table."""
         if handler_call_details.method in RULES:
             return await continuation(handler_call_details)
-        return grpc.unary_unary_rpc_method_handler(_deny)
+        # On the wire a unary call is a stream of one: whatever it is meant to be, it need not begin to be refused.
+        return grpc.stream_stream_rpc_method_handler(_deny)
 
 
 async def authenticate(context: grpc.aio.ServicerContext[Any, Any], verify: Verify) -> Principal:
@@ -73,6 +74,6 @@ async def authenticate(context: grpc.aio.ServicerContext[Any, Any], verify: Veri
     raise DomainError(Reason.TOKEN_INVALID, "The metadata has no 'authorization: Bearer <token>'.")
 
 
-async def _deny(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:  # noqa: ARG001
+async def _deny(frames: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: ARG001
     problem = DomainError(Reason.DENIED, "No rule allows this call.")
     await context.abort(status_code(problem), problem.message, trailers(problem))

@@ -59,10 +59,13 @@ class Counters:
         "conflicts",
         "delivered_entries",
         "delivery_duration_seconds",
+        "forward_fallbacks",
+        "forwarded",
         "frame_bytes_in",
         "frame_bytes_out",
         "frames_in",
         "frames_out",
+        "hosted",
         "outbox_bytes",
         "outbox_overflows",
         "sessions",
@@ -98,6 +101,14 @@ class Counters:
         """Appends answered "may or may not be applied"."""
         self.store_errors: int = 0
         """Calls of the store that raised StoreUnavailable."""
+
+        # Between nodes
+        self.forwarded: int = 0
+        """Changes sent to other nodes, the homes of their logs."""
+        self.forward_fallbacks: int = 0
+        """Changes of those that were then decided here, since the home was gone, silent or could not."""
+        self.hosted: int = 0
+        """Changes that other nodes sent here."""
 
         # The way out
         self.delivered_entries: int = 0
