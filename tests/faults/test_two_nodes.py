@@ -43,6 +43,7 @@ def settings_of(cassandra: CassandraNodes, redis_port: int) -> dict[str, str]:
         "REDIS__HOSTS": f"127.0.0.1:{redis_port}",
         "REDIS__LEASE_S": str(LEASE_S),
         "REDIS__SILENCE_S": "1",
+        "NODES__KEY": "a key that all nodes of the tests share",
     }
 
 

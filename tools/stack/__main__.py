@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -65,6 +66,7 @@ def main(cassandra_nodes: int, servers: int, folder: Path, *, fresh: bool) -> No
             "SCYLLA__REPLICATION": str(cassandra_nodes),
             "BUS__KIND": "redis",
             "REDIS__HOSTS": f"127.0.0.1:{redis.port}",
+            "NODES__KEY": secrets.token_urlsafe(32),
         }
         # The first one makes the tables and the people; the others find them.
         processes = [
