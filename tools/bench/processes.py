@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -32,10 +33,13 @@ class ProcessFailed(Exception):
 
 @dataclass(slots=True)
 class Target:
-    """A process that serves Chat, measured from outside. `kind` is one of `works.KINDS`."""
+    """A process that serves Chat, measured from outside. `kind` is one of `works.KINDS`, or "cluster": a server
+    with `settings` of its own, which are variables without their prefix.
+    """
 
     kind: str
     folder: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
     secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     port: int = 0
     metrics_port: int = 0
@@ -45,7 +49,7 @@ class Target:
     def start(self) -> None:
         """Starts it, on ports that the system chooses, and waits until it serves. Raises ProcessFailed."""
         database = self.folder / f"{self.kind}.db"
-        if self.kind == "server":
+        if self.is_server:
             command = [str(Path(sys.executable).with_name("tidings-server")), "serve"]
             more = {
                 "TIDINGS_GRPC__LISTEN": "127.0.0.1:0",
@@ -55,6 +59,7 @@ class Target:
                 "TIDINGS_DRAIN__DELAY_SPREAD_S": "0",
                 "TIDINGS_DRAIN__GRACE_S": "2",
                 "TIDINGS_LOG__FORMAT": "json",
+                **{f"TIDINGS_{name}": value for name, value in self.settings.items()},
             }
         else:
             command = [sys.executable, "-m", "tools.bench.floor"]
@@ -81,6 +86,11 @@ class Target:
             raise ProcessFailed(f"{self.kind} does not serve:\n{self.said()}")
 
     @property
+    def is_server(self) -> bool:
+        """Whether it is the server itself, and no floor."""
+        return not self.kind.startswith("floor")
+
+    @property
     def address(self) -> str:
         """Where it serves."""
         return f"127.0.0.1:{self.port}"
@@ -104,12 +114,16 @@ class Target:
 
     def commits(self) -> int:
         """How many pages its store has committed, as its metrics tell; -1 when it has none."""
+        return self.metric("tidings_commits_total")
+
+    def metric(self, name: str) -> int:
+        """A number among its metrics; -1 when it has none."""
         if not self.metrics_port:
             return -1
         url = f"http://127.0.0.1:{self.metrics_port}/metrics"
         with urllib.request.urlopen(url, timeout=START_S) as answer:  # http, this machine
             for line in answer.read().decode().splitlines():
-                if line.startswith("tidings_commits_total"):
+                if line.startswith(name):
                     return int(float(line.split()[-1]))
         return -1
 

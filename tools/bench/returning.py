@@ -33,7 +33,7 @@ async def come_back(
     users = [f"r{n}" for n in range(devices)]
     cursors: dict[str, dict[str, int]] = {}
     rooms: dict[str, str] = {}
-    if target.kind == "server":
+    if target.is_server:
         # Connected before the conversations are made: a new device would get only the newest of many.
         poster = load.device("poster")
         await poster.open(target.address)

@@ -78,7 +78,7 @@ class Load:
         self, users: Sequence[str], *, window: int, until_delivered: bool
     ) -> None:
         """Makes a conversation whose first user sends, with a connected device of each user."""
-        if self.target.kind == "server":
+        if self.target.is_server:
             async with Api(self.target) as api:
                 if len(users) == 2:
                     conversation = await api.direct(users[0], users[1])
@@ -119,7 +119,7 @@ class Load:
     async def close(self) -> None:
         """Checks everything that was received, and the history; closes the devices."""
         self.ledger.close(self.expected)
-        if self.target.kind == "server":
+        if self.target.is_server:
             async with Api(self.target) as api:
                 for sender in self.senders:
                     await api.check_history(sender.device.user, sender.conversation, self.ledger)
