@@ -4,6 +4,7 @@ between: subscribe, heads, memberships, then the log, then live.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
@@ -14,12 +15,14 @@ from ..core.limits import Limits
 from ..core.memberships import Membership
 from ..core.principal import Principal
 from ..errors import DomainError, Reason, conversation_not_found
+from ..messaging.log_state import LogView
 from ..messaging.sequencer import Sequencer
 from ..storage.base import Head, Store
 from .acks import AckBook
 from .position import OPEN_END, Position
 from .resume import start, visible_ranges
 
+_AT_ONCE = 64
 Passed = tuple[tuple[str, int, int], ...]
 Ranges = tuple[tuple[int, int], ...]
 
@@ -95,12 +98,14 @@ class Synchroniser:
         }
         conversations = [log for log in heads if log != inbox]
         rows = await self._store.memberships_of(user, conversations)
+        views = await self._views(
+            user, [log for log in conversations if _behind(heads[log], rows.get(log))]
+        )
         for log in conversations:
             head = heads[log]
             membership: Membership | None = rows.get(log)
-            if head.pending:
-                # The effects of a change may not be written: the sequencer writes them first.
-                view = await self._sequencer.view(log, user)
+            if log in views:
+                view = views[log]
                 membership = view.membership
                 head = Head(view.head, view.ordinal, view.stamp, head.commit_id)
             if membership is not None:
@@ -109,6 +114,15 @@ class Synchroniser:
                     # not followed any more.
                     head = replace(head, last_seq=membership.as_of)
                 found[log] = (head, visible_ranges(membership))
+        return found
+
+    async def _views(self, user: str, logs: list[str]) -> dict[str, LogView]:
+        """Logs whose memberships may be behind: the sequencer writes first what is missing."""
+        found: dict[str, LogView] = {}
+        for at in range(0, len(logs), _AT_ONCE):
+            part = logs[at : at + _AT_ONCE]
+            views = await asyncio.gather(*(self._sequencer.view(log, user) for log in part))
+            found.update(zip(part, views, strict=True))
         return found
 
     async def _clamp_to_restored(
@@ -164,6 +178,13 @@ class Synchroniser:
         taken.update(dict.fromkeys(newest[: limits.new_device_conversations], few))
         taken[inbox] = hello.catch_up_limit
         return taken
+
+
+def _behind(head: Head, membership: Membership | None) -> bool:
+    """Whether a membership may lack what a change brought about. Effects are written in the order of the changes: a row
+    that has the newest of the pending ones lacks nothing.
+    """
+    return bool(head.pending) and (membership is None or membership.as_of < head.pending[-1])
 
 
 def _take_cursors(

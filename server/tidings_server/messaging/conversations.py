@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 from ..core.clock import Clock
@@ -31,6 +32,8 @@ from .log_state import LogView
 from .lookup import read_entry
 from .proposals import Add, Create, Remove, Submits, commit, created
 from .sequencer import Sequencer
+
+_AT_ONCE = 64
 
 
 class Conversations:
@@ -152,13 +155,19 @@ class Conversations:
         token = ""
         at = 0
         while at < len(listed) and len(views) < command.page_size:
-            stamp, log = listed[at]
-            at += 1
-            view = await self._sequencer.view(log, caller.user_id)
-            if view.membership is not None and view.membership.current:
-                views.append(await self._show(log, caller.user_id, view))
-                token = f"{stamp}.{log}"
+            part = listed[at : at + min(command.page_size - len(views), _AT_ONCE)]
+            at += len(part)
+            shown = await asyncio.gather(*(self._current(log, caller.user_id) for _, log in part))
+            views += [view for view in shown if view is not None]
+            token = "{}.{}".format(*part[-1])
         return ConversationsListed(tuple(views), token if at < len(listed) else "")
+
+    async def _current(self, log: str, user: str) -> ConversationView | None:
+        """A conversation as its member sees it; None when the user is none any more."""
+        view = await self._sequencer.view(log, user)
+        if view.membership is None or not view.membership.current:
+            return None
+        return await self._show(log, user, view)
 
     async def list_members(self, caller: Principal, command: ListMembers) -> MembersListed:
         """Lists the members."""
