@@ -13,6 +13,7 @@ from tidings_server.messaging.forwarding import Dial, Link, Listener
 from tidings_server.messaging.hosting import Guest
 from tidings_server.presence.base import Leases, NodeInfo
 from tidings_server.storage.memory import MemoryDisk
+from tidings_server.telemetry.tracing import NO_TRACER, Tracer
 
 
 class Town:
@@ -32,11 +33,16 @@ class Town:
         self.unreachable: set[str] = set()
         self.deaf: set[str] = set()
 
-    async def node(self, name: str) -> World:
+    async def node(self, name: str, tracer: Tracer = NO_TRACER) -> World:
         node = NodeInfo(name, f"{name}:1")
         leases = self.leases[name] = TownLeases(self, node)
         world = World(
-            disk=self.disk, shared=True, bus=LocalBus(), leases=leases, dial=self._dial(name)
+            disk=self.disk,
+            shared=True,
+            bus=LocalBus(),
+            leases=leases,
+            dial=self._dial(name),
+            tracer=tracer,
         )
         self.worlds[name] = world
         self.nodes[name] = node

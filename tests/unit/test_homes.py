@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.unit.neighbours import Town
+from tests.unit.tokens import FixedClock
 from tests.unit.world import World, refusal, settled, until
 from tidings_server.core import commands as c
 from tidings_server.core.entries import ConversationKind
@@ -17,7 +21,9 @@ from tidings_server.core.ids import inbox_log
 from tidings_server.errors import Reason
 from tidings_server.messaging.forwarding import SILENCE_S
 from tidings_server.storage.memory import Fate, Happens
+from tidings_server.telemetry.traces import OtelTracer
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 pytestmark = pytest.mark.virtual_time
 
 
@@ -299,3 +305,28 @@ async def test_a_change_that_the_home_does_not_know_is_decided_here(
     monkeypatch.setattr("tidings_server.messaging.hosting.proposed", unknown)
     assert await one.post(log, "alice") == 2
     assert one.node.counters.forward_fallbacks == 1
+
+
+async def test_a_trace_goes_on_at_the_home() -> None:
+    town, exporter = Town(), InMemorySpanExporter()
+    tracers = [
+        OtelTracer(SimpleSpanProcessor(exporter), ratio=0, rng=random.Random(n), clock=FixedClock())
+        for n in range(2)
+    ]
+    one = await town.node("one", tracers[0])
+    await town.node("two", tracers[1])
+    await settled()
+    log = await group_at(town, "two", one)
+    span = tracers[0].command("send_message", parent=TRACEPARENT)
+    assert span is not None
+    await one.node.handlers.execute(one.principal("alice"), one.message(log), span)
+    tracers[0].end(span)
+    spans = {s.name: s for s in exporter.get_finished_spans()}
+    for above, below in pairwise(["send_message", "forward", "append", "commit", "publish"]):
+        parent = spans[below].parent
+        assert parent is not None
+        assert parent.span_id == spans[above].context.span_id
+        assert f"{parent.trace_id:032x}" == TRACEPARENT.split("-")[1]
+    await town.stop()
+    for tracer in tracers:
+        tracer.stop()

@@ -31,6 +31,7 @@ from tidings_server.messaging.sequencer import Sequencer
 from tidings_server.node import Node
 from tidings_server.presence.base import Leases
 from tidings_server.storage.memory import Call, Fate, Happens, MemoryDisk, MemoryStore
+from tidings_server.telemetry.tracing import NO_TRACER, Tracer
 
 T = TypeVar("T")
 
@@ -196,7 +197,9 @@ class World:
         bus: Bus | None = None,
         leases: Leases | None = None,
         dial: Dial | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
+        self.tracer = tracer
         self.leases = leases
         self.dial = dial
         self.shared = shared
@@ -222,6 +225,7 @@ class World:
             limits=self.limits,
             leases=self.leases,
             dial=self.dial,
+            tracer=self.tracer,
         )
 
     async def start(self) -> World:

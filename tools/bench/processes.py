@@ -21,7 +21,7 @@ from tidings_server.rpc.engine import EXPERIMENTS, WITHOUT_LISTENER
 
 from . import procfs
 
-START_S = 30.0
+START_S = 90.0
 STOP_S = 15.0
 _TTL_S = 24 * 3600.0
 ROOT = Path(__file__).parents[2]

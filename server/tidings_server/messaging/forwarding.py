@@ -199,7 +199,7 @@ class Peer:
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
         if self._link is None:
-            # It broke meanwhile: they are decided here already.
+            # It broke meanwhile, and nothing was gathered since.
             return
         frame: list[bytes] = []
         size = 0
@@ -234,6 +234,7 @@ class Peer:
             self._watch = None
         if link is not None:
             link.close()
+        self._gathered.clear()
         undecided, self._sent = self._sent, {}
         for sent in undecided.values():
             if sent.span is not None:
