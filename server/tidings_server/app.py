@@ -24,6 +24,7 @@ from tidings_server.core.clock import SystemClock
 from tidings_server.core.ids import uuid7
 from tidings_server.node import Node
 from tidings_server.presence.base import NodeInfo
+from tidings_server.rpc.certificate import Certificate
 from tidings_server.rpc.engine import one_wake_up
 from tidings_server.rpc.nodes import NodeLinks, NodeSecurity, NodeServer
 from tidings_server.rpc.server import RpcServer
@@ -114,7 +115,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             leases=between.leases,
             dial=None if others is None else others.links,
         )
-        server = RpcServer(node, settings.grpc.listen)
+        server = RpcServer(node, settings.grpc.listen, _certificate(settings))
         metrics_port = _metrics(settings, counters, store, between, clock, readiness, stack)
         if others is not None:
             # Before others hear of it.
@@ -166,6 +167,13 @@ async def _watch_store(store: Store, node: Node, server: RpcServer, readiness: R
             node.offer_home(usable)
             await server.set_serving(usable)
         await asyncio.sleep(_CHECK_EVERY_S)
+
+
+def _certificate(settings: Settings) -> Certificate | None:
+    cert_file, key_file = settings.grpc.tls_cert_file, settings.grpc.tls_key_file
+    if cert_file is None or key_file is None:
+        return None
+    return Certificate(cert_file, key_file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,9 +96,17 @@ class _Group(BaseModel):
 
 
 class GrpcSettings(_Group):
-    """The API."""
+    """The API. With a certificate it speaks TLS; files that change are read again."""
 
     listen: Listen = "127.0.0.1:50051"
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file go together")
+        return self
 
 
 class MetricsSettings(_Group):

@@ -136,11 +136,13 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
                 f"{name} {address} can't be had: {problem}",
                 "a server that runs already holds it; otherwise choose another",
             )
-        if not address.loopback:
+        secured = name == "grpc.listen" and settings.grpc.tls_cert_file is not None
+        if not address.loopback and not secured:
             yield warn(
                 "port",
                 f"{name} {address} is open to other machines, without TLS",
-                "put a proxy with TLS in front of it, or listen on 127.0.0.1",
+                "set grpc.tls_cert_file and grpc.tls_key_file, put a proxy with TLS in front of it, or"
+                " listen on 127.0.0.1",
             )
 
 

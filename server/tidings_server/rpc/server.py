@@ -8,6 +8,7 @@ from grpc_reflection.v1alpha import reflection
 
 from ..node import Node
 from .access import DenyUnlisted
+from .certificate import Certificate
 from .chat import chat_service
 from .unary import CHAT, UNARY, unary_services
 
@@ -31,8 +32,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 class RpcServer:
     """Serves a node's services, health and reflection on one address."""
 
-    def __init__(self, node: Node, address: str) -> None:
-        """Raises OSError when the address can't be had."""
+    def __init__(self, node: Node, address: str, certificate: Certificate | None = None) -> None:
+        """Raises OSError when the address can't be had. Without a certificate nothing is encrypted."""
         limit = node.limits.max_frame_bytes * _RECEIVE_SLACK
         self._server = grpc.aio.server(
             interceptors=[DenyUnlisted()],
@@ -46,7 +47,10 @@ class RpcServer:
             [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
         )
         try:
-            self.port = self._server.add_insecure_port(address)
+            if certificate is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, certificate.credentials())
         except RuntimeError as problem:
             raise OSError(f"can't listen on {address}") from problem
 
