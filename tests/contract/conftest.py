@@ -10,6 +10,7 @@ import pytest
 pytest.register_assert_rewrite(
     "tests.contract.bus_contract",
     "tests.contract.contract_base",
+    "tests.contract.contract_intents",
     "tests.contract.contract_life",
     "tests.contract.contract_logs",
     "tests.contract.contract_rows",

@@ -25,6 +25,12 @@ def calls() -> list[tuple[str, Callable[[Store], Awaitable[object]]]]:
         ("read_back", lambda s: s.read_back(LOG, 9, max_bytes=MEGABYTE)),
         ("read_flagged", lambda s: s.read_flagged(LOG, 0, 1, limit=9)),
         ("read_ids", lambda s: s.read_ids(LOG, before=9, min_stamp=0, max_pages=9)),
+        ("settled_heads", lambda s: s.settled_heads([LOG])),
+        ("put_intents", lambda s: s.put_intents("node", 1, [LOG])),
+        ("intent_nodes", lambda s: s.intent_nodes()),
+        ("intent_rounds", lambda s: s.intent_rounds("node")),
+        ("intents", lambda s: s.intents("node", 1, after="", limit=9)),
+        ("clear_intents", lambda s: s.clear_intents("node", 0)),
         ("put_memberships", lambda s: s.put_memberships(LOG, [membership("ann", 1)])),
         ("memberships", lambda s: s.memberships(LOG, ["ann"])),
         ("memberships_of", lambda s: s.memberships_of("ann", [LOG])),
@@ -43,7 +49,11 @@ def calls() -> list[tuple[str, Callable[[Store], Awaitable[object]]]]:
 
 async def everything(store: Store) -> list[object]:
     """All that the calls above find out."""
-    return [await call(store) for name, call in calls() if not name.startswith(("append", "put_"))]
+    return [
+        await call(store)
+        for name, call in calls()
+        if not name.startswith(("append", "put_", "clear_"))
+    ]
 
 
 async def all_pages(store: Store, log: str) -> list[Page]:

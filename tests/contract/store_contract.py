@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tests.contract.contract_intents import IntentContract
 from tests.contract.contract_life import LifeContract
 from tests.contract.contract_logs import LogContract
 from tests.contract.contract_rows import RowContract
 
 
-class StoreContract(LogContract, RowContract, LifeContract):
+class StoreContract(LogContract, RowContract, IntentContract, LifeContract):
     """Subclasses say in `medium` where the data is; everything else holds for every store."""

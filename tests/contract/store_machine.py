@@ -31,6 +31,7 @@ NEVER = 1 << 40
 
 logs = st.sampled_from(LOGS)
 users = st.sampled_from(USERS)
+nodes = st.sampled_from(["one", "two"])
 small = st.integers(0, 6)
 positions = st.integers(0, 400) | st.integers(BUCKET_SIZE - 5, BUCKET_SIZE + 205)
 sizes = st.sampled_from([0, 1, 30, 500, 20_000])
@@ -89,6 +90,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.oracle = MemoryDisk()
         self.stamps: dict[str, int] = {}
+        self.rounds: dict[str, int] = {}
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -181,7 +183,31 @@ class StoreMachine(RuleBasedStateMachine):
         for name, *args in many:
             getattr(self.oracle, name)(*args)
 
+    @rule(
+        node=nodes,
+        some=st.lists(logs, max_size=3),
+        later=st.integers(0, 2),
+        cleared=st.none() | st.integers(1, 3),
+    )
+    def intend(self, node: str, some: list[str], later: int, cleared: int | None) -> None:
+        """What a node does: its rounds go up, and those that are over are cleared."""
+        now = self.rounds[node] = self.rounds.get(node, 0) + later
+        self.run(self.store.put_intents(node, now, some))
+        self.oracle.put_intents(node, now, some)
+        if cleared is not None:
+            self.run(self.store.clear_intents(node, now - cleared))
+            self.oracle.clear_intents(node, now - cleared)
+
     # Reading
+
+    @rule(node=nodes, after=logs | st.just(""), limit=small)
+    def read_intents(self, node: str, after: str, limit: int) -> None:
+        run, store, oracle = self.run, self.store, self.oracle
+        assert sorted(run(store.intent_nodes())) == sorted(oracle.intent_nodes())
+        assert run(store.intent_rounds(node)) == oracle.intent_rounds(node)
+        for round_ in oracle.intent_rounds(node):
+            found = run(store.intents(node, round_, after=after, limit=limit))
+            assert found == oracle.intents(node, round_, after, limit)
 
     @rule(log=logs, after=positions, max_bytes=sizes, upto=st.none() | positions)
     def read(self, log: str, after: int, max_bytes: int, upto: int | None) -> None:
@@ -237,6 +263,7 @@ class StoreMachine(RuleBasedStateMachine):
     def has_the_same_heads(self) -> None:
         if hasattr(self, "store"):
             assert self.run(self.store.heads(LOGS)) == self.oracle.heads(LOGS)
+            assert self.run(self.store.settled_heads(LOGS)) == self.oracle.heads(LOGS)
 
     def agrees(self, store: Store) -> None:
         assert self.run(store.heads(LOGS)) == self.oracle.heads(LOGS)
@@ -250,6 +277,8 @@ class StoreMachine(RuleBasedStateMachine):
     def agrees_on_puts(self, store: Store) -> None:
         run, oracle = self.run, self.oracle
         assert run(store.presence(USERS)) == oracle.presence(USERS)
+        for node in oracle.intent_nodes():
+            assert run(store.intent_rounds(node)) == oracle.intent_rounds(node)
         for log in LOGS:
             assert run(store.memberships(log, USERS)) == oracle.memberships(log, USERS)
         for user in USERS:

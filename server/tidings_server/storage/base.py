@@ -27,6 +27,12 @@ written, and the caller repeats it or lets it be.
 
 Reads see everything that was answered before they were called. They may raise `StoreUnavailable`.
 
+Intents
+-------
+What a node is about to append to, so that others look after it when it ends before it has told of it: names of logs
+under the node's id, by rounds that the node counts up. A round that was cleared is over: what is put in it later may be
+lost. Stores may forget intents a day after they were put.
+
 Cancellation of an awaiting caller never undoes a write.
 """
 
@@ -220,6 +226,12 @@ class Store(ABC):
     async def heads(self, logs: Sequence[str]) -> dict[str, Head]:
         """The heads of the logs that have one."""
 
+    async def settled_heads(self, logs: Sequence[str]) -> dict[str, Head]:
+        """The heads, after appends that were begun and left without an answer were finished or ruled out, where that
+        can be told by now. It may cost more than `heads`.
+        """
+        return await self.heads(logs)
+
     @abstractmethod
     async def snapshot(self, log: str) -> Snapshot | None:
         """The newest snapshot of a log, or None when it has no pages.
@@ -261,6 +273,28 @@ class Store(ABC):
 
         Those have a stamp of at least `min_stamp`. Descending. Cheap: bodies are not read.
         """
+
+    # Intents
+
+    @abstractmethod
+    async def put_intents(self, node_id: str, round_: int, logs: Sequence[str]) -> None:
+        """Notes that a node may append to these logs in a round."""
+
+    @abstractmethod
+    async def intent_nodes(self) -> list[str]:
+        """The nodes that have intents, in no order; perhaps also some whose putting or clearing failed half-way."""
+
+    @abstractmethod
+    async def intent_rounds(self, node_id: str) -> list[int]:
+        """The rounds in which a node has intents, ascending; perhaps some more, as with the nodes."""
+
+    @abstractmethod
+    async def intents(self, node_id: str, round_: int, *, after: str, limit: int) -> list[str]:
+        """The first `limit` logs of a node's round whose names are greater than `after`, in code point order."""
+
+    @abstractmethod
+    async def clear_intents(self, node_id: str, upto: int) -> None:
+        """Removes a node's intents of all rounds up to one, as `put_*` writes."""
 
     # Memberships
 

@@ -49,6 +49,7 @@ class MemoryDisk:
         self._cursors: dict[tuple[str, str], dict[str, int]] = {}
         self._receipts: dict[str, dict[str, Receipt]] = {}
         self._presence: dict[str, PresenceRow] = {}
+        self._intents: dict[str, dict[int, set[str]]] = {}
 
     def backup(self) -> MemoryDisk:
         """A copy as of now; a store opened on it is another incarnation."""
@@ -116,6 +117,29 @@ class MemoryDisk:
 
     def _pages(self, log: str) -> list[Page]:
         return self._logs[log].pages if log in self._logs else []
+
+    # Intents
+
+    def put_intents(self, node_id: str, round_: int, logs: Sequence[str]) -> None:
+        if logs:
+            self._intents.setdefault(node_id, {}).setdefault(round_, set()).update(logs)
+
+    def intent_nodes(self) -> list[str]:
+        return list(self._intents)
+
+    def intent_rounds(self, node_id: str) -> list[int]:
+        return sorted(self._intents.get(node_id, ()))
+
+    def intents(self, node_id: str, round_: int, after: str, limit: int) -> list[str]:
+        stored = self._intents.get(node_id, {}).get(round_, ())
+        return [log for log in sorted(stored) if log > after][:limit]
+
+    def clear_intents(self, node_id: str, upto: int) -> None:
+        left = {r: logs for r, logs in self._intents.get(node_id, {}).items() if r > upto}
+        if left:
+            self._intents[node_id] = left
+        else:
+            self._intents.pop(node_id, None)
 
     # Memberships
 

@@ -127,6 +127,29 @@ class MemoryStore(Store):
             "read_ids", log, partial(self._disk.read_ids, log, before, min_stamp, max_pages)
         )
 
+    # Intents
+
+    async def put_intents(self, node_id: str, round_: int, logs: Sequence[str]) -> None:
+        noted = tuple(logs)
+        put = partial(self._disk.put_intents, node_id, round_, noted)
+        await self._call("put_intents", node_id, put)
+
+    async def intent_nodes(self) -> list[str]:
+        return await self._call("intent_nodes", "", self._disk.intent_nodes)
+
+    async def intent_rounds(self, node_id: str) -> list[int]:
+        return await self._call(
+            "intent_rounds", node_id, partial(self._disk.intent_rounds, node_id)
+        )
+
+    async def intents(self, node_id: str, round_: int, *, after: str, limit: int) -> list[str]:
+        return await self._call(
+            "intents", node_id, partial(self._disk.intents, node_id, round_, after, limit)
+        )
+
+    async def clear_intents(self, node_id: str, upto: int) -> None:
+        await self._call("clear_intents", node_id, partial(self._disk.clear_intents, node_id, upto))
+
     # Memberships
 
     async def put_memberships(self, log: str, rows: Sequence[Membership]) -> None:

@@ -60,10 +60,7 @@ def connect(options: ScyllaOptions) -> Cluster:
     """A cluster object. Its `connect()` is still to be called; `shutdown()` ends it. Raises StoreUnavailable when none
     of the hosts has an address.
     """
-    if options.everywhere:
-        level, serial = ConsistencyLevel.QUORUM, ConsistencyLevel.SERIAL
-    else:
-        level, serial = ConsistencyLevel.LOCAL_QUORUM, ConsistencyLevel.LOCAL_SERIAL
+    level, serial = levels(options)
 
     def profile(retries: RetryPolicy, rows: Any, *, shuffle: bool) -> ExecutionProfile:
         near = DCAwareRoundRobinPolicy(local_dc=options.home_datacenter or "")
@@ -107,6 +104,13 @@ def connect(options: ScyllaOptions) -> Cluster:
     except UnresolvableContactPoints:
         names = ", ".join(options.hosts)
         raise StoreUnavailable(f"none of the hosts has an address: {names}") from None
+
+
+def levels(options: ScyllaOptions) -> tuple[int, int]:
+    """The consistency levels of what is plain, and of what is decided by transactions."""
+    if options.everywhere:
+        return ConsistencyLevel.QUORUM, ConsistencyLevel.SERIAL
+    return ConsistencyLevel.LOCAL_QUORUM, ConsistencyLevel.LOCAL_SERIAL
 
 
 def begin(cluster: Cluster) -> Session:

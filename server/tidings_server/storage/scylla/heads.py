@@ -9,7 +9,7 @@ from typing import Any
 from tidings_server.core.pages import BUCKET_SIZE, bucket_of
 from tidings_server.storage.base import Head
 from tidings_server.storage.columns import load_positions
-from tidings_server.storage.scylla.courier import Courier
+from tidings_server.storage.scylla.courier import Courier, Rows
 from tidings_server.storage.scylla.statements import (
     Statements,
     parts,
@@ -42,7 +42,7 @@ class Heads:
             self._statements.hint.bind((timestamp(bucket), bucket, log)),
         )
 
-    async def find(self, logs: Iterable[str]) -> dict[str, Head]:
+    async def find(self, logs: Iterable[str], *, settled: bool = False) -> dict[str, Head]:
         """The heads of the logs that have one. Raises StoreUnavailable."""
         found: dict[str, Head] = {}
         tries = {log: self._newest.get(log, 0) for log in logs}
@@ -50,7 +50,7 @@ class Heads:
         # followed once, and only forwards.
         hinted: set[str] = set()
         while tries:
-            heads = await self._read(tries)
+            heads = await self._read(tries, settled=settled)
             full = [log for log, bucket in tries.items() if _is_full(heads.get(log), bucket)]
             hints = await self._hints([log for log in full if log not in hinted])
             hinted.update(full)
@@ -72,16 +72,25 @@ class Heads:
             self.opened(log, bucket_of(head.last_seq))
         return found
 
-    async def _read(self, tries: dict[str, int]) -> dict[str, Head]:
+    async def _read(self, tries: dict[str, int], *, settled: bool) -> dict[str, Head]:
+        if settled:
+            # A serial read is of one partition.
+            answers = await self._courier.ask_all(
+                self._statements.settled_head.bind((log, bucket)) for log, bucket in tries.items()
+            )
+        else:
+            answers = await self._read_many(tries)
+        return {row[0]: _head(row) for rows in answers for row in rows if row[1] is not None}
+
+    async def _read_many(self, tries: dict[str, int]) -> list[Rows]:
         by_bucket: dict[int, list[str]] = {}
         for log, bucket in tries.items():
             by_bucket.setdefault(bucket, []).append(log)
-        answers = await self._courier.ask_all(
+        return await self._courier.ask_all(
             self._statements.heads.bind((list(part), bucket))
             for bucket, logs in by_bucket.items()
             for part in parts(logs)
         )
-        return {row[0]: _head(row) for rows in answers for row in rows if row[1] is not None}
 
     async def _hints(self, logs: Sequence[str]) -> dict[str, int]:
         if not logs:

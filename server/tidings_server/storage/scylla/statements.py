@@ -15,7 +15,8 @@ from cassandra.query import BatchStatement, BatchType, BoundStatement, PreparedS
 from tidings_server.core.pages import bucket_of
 from tidings_server.storage.base import Append
 from tidings_server.storage.columns import dump_positions
-from tidings_server.storage.scylla.connection import translated
+from tidings_server.storage.scylla.connection import levels, translated
+from tidings_server.storage.scylla.options import ScyllaOptions
 
 IN_AT_MOST = 64
 """Keys in one request. ScyllaDB refuses more than 100."""
@@ -35,6 +36,8 @@ _TEXTS = {
     "mark": "UPDATE log SET flags = ? WHERE log = ? AND bucket = ? AND kind = 3 AND seq = ?",
     "heads": "SELECT DISTINCT log, last_seq, head_ordinal, head_stamp, head_commit_id, head_pending FROM log"
     " WHERE log IN ? AND bucket = ?",
+    "settled_head": "SELECT DISTINCT log, last_seq, head_ordinal, head_stamp, head_commit_id, head_pending FROM log"
+    " WHERE log = ? AND bucket = ?",
     "snapshot": "SELECT DISTINCT snapshot FROM log WHERE log = ? AND bucket = ?",
     "hints": "SELECT log, bucket FROM bucket_hint WHERE log IN ?",
     "hint": "UPDATE bucket_hint USING TIMESTAMP ? SET bucket = ? WHERE log = ?",
@@ -68,6 +71,15 @@ _TEXTS = {
     "put_status": "UPDATE presence USING TIMESTAMP ? SET status_ms = ?, availability = ?, status_text = ?"
     " WHERE user_id = ?",
     "presence": "SELECT user_id, last_seen_ms, status_ms, availability, status_text FROM presence WHERE user_id IN ?",
+    "put_intent_node": "INSERT INTO intent_node (part, node_id, round) VALUES ('all', ?, ?) USING TIMESTAMP ?",
+    "put_intent_round": "INSERT INTO intent_round (node_id, round) VALUES (?, ?)",
+    "put_intent": "INSERT INTO intent (node_id, round, log) VALUES (?, ?, ?)",
+    "intent_nodes": "SELECT node_id FROM intent_node WHERE part = 'all'",
+    "intent_rounds": "SELECT round FROM intent_round WHERE node_id = ?",
+    "intents": "SELECT log FROM intent WHERE node_id = ? AND round = ? AND log > ? LIMIT ?",
+    "clear_intents": "DELETE FROM intent WHERE node_id = ? AND round = ?",
+    "clear_intent_rounds": "DELETE FROM intent_round WHERE node_id = ? AND round <= ?",
+    "clear_intent_node": "DELETE FROM intent_node USING TIMESTAMP ? WHERE part = 'all' AND node_id = ?",
     "probe": "INSERT INTO probe (id) VALUES (?) IF NOT EXISTS USING TTL 60",
 }
 _TABLE = re.compile(r"\b(FROM|UPDATE|INTO) (\w+)")
@@ -83,6 +95,7 @@ class Statements:
     page: PreparedStatement
     mark: PreparedStatement
     heads: PreparedStatement
+    settled_head: PreparedStatement
     snapshot: PreparedStatement
     hints: PreparedStatement
     hint: PreparedStatement
@@ -108,17 +121,30 @@ class Statements:
     put_seen: PreparedStatement
     put_status: PreparedStatement
     presence: PreparedStatement
+    put_intent_node: PreparedStatement
+    put_intent_round: PreparedStatement
+    put_intent: PreparedStatement
+    intent_nodes: PreparedStatement
+    intent_rounds: PreparedStatement
+    intents: PreparedStatement
+    clear_intents: PreparedStatement
+    clear_intent_rounds: PreparedStatement
+    clear_intent_node: PreparedStatement
     probe: PreparedStatement
 
 
-def prepare(session: Session, keyspace: str) -> Statements:
+def prepare(session: Session, options: ScyllaOptions) -> Statements:
     """Prepares all of them. Blocks. Raises StoreUnavailable."""
     assert {f.name for f in fields(Statements)} == _TEXTS.keys()
     prepared = {}
     with translated("preparing statements"):
         for name, text in _TEXTS.items():
-            prepared[name] = session.prepare(_TABLE.sub(rf"\1 {keyspace}.\2", text, count=1))
+            prepared[name] = session.prepare(
+                _TABLE.sub(rf"\1 {options.keyspace}.\2", text, count=1)
+            )
             prepared[name].is_idempotent = name not in _NOT_REPEATABLE
+    # A serial read finishes a transaction that was left half-way, or rules it out.
+    prepared["settled_head"].consistency_level = levels(options)[1]
     return Statements(**prepared)
 
 

@@ -30,6 +30,7 @@ from tidings_server.storage.scylla.counters import ScyllaCounters
 from tidings_server.storage.scylla.courier import Courier
 from tidings_server.storage.scylla.heads import Heads
 from tidings_server.storage.scylla.history import History, read_history
+from tidings_server.storage.scylla.intents import Intents
 from tidings_server.storage.scylla.logs import Logs
 from tidings_server.storage.scylla.options import ScyllaOptions
 from tidings_server.storage.scylla.registers import Registers
@@ -58,6 +59,7 @@ class _Parts:
     appender: Appender
     logs: Logs
     registers: Registers
+    intents: Intents
 
 
 class ScyllaStore(Store):
@@ -122,13 +124,14 @@ class ScyllaStore(Store):
             Appender(courier, statements, heads, self.counters, self._spawn),
             Logs(courier, statements, heads),
             Registers(courier, statements, self._spawn),
+            Intents(courier, statements),
         )
 
     def _connect(self) -> _Opened:
         self._cluster = connect(self._options)
         session = begin(self._cluster)
         migrate(self._cluster, session, self._options, self._name)
-        statements = prepare(session, self._options.keyspace)
+        statements = prepare(session, self._options)
         return _Opened(session, statements, read_history(session, self._new_id))
 
     async def close(self) -> None:
@@ -170,6 +173,9 @@ class ScyllaStore(Store):
     async def heads(self, logs: Sequence[str]) -> dict[str, Head]:
         return await self._open.heads.find(logs)
 
+    async def settled_heads(self, logs: Sequence[str]) -> dict[str, Head]:
+        return await self._open.heads.find(logs, settled=True)
+
     async def snapshot(self, log: str) -> Snapshot | None:
         return await self._open.logs.snapshot(log)
 
@@ -188,6 +194,26 @@ class ScyllaStore(Store):
         self, log: str, *, before: int, min_stamp: int, max_pages: int
     ) -> list[PageIds]:
         return await self._open.logs.read_ids(log, before, min_stamp, max_pages)
+
+    # Intents
+
+    async def put_intents(self, node_id: str, round_: int, logs: Sequence[str]) -> None:
+        noted = tuple(logs)
+        self.counters.puts += len(noted)
+        if noted:
+            await self._finish(self._open.intents.put(node_id, round_, noted))
+
+    async def intent_nodes(self) -> list[str]:
+        return await self._open.intents.nodes()
+
+    async def intent_rounds(self, node_id: str) -> list[int]:
+        return await self._open.intents.rounds(node_id)
+
+    async def intents(self, node_id: str, round_: int, *, after: str, limit: int) -> list[str]:
+        return await self._open.intents.logs(node_id, round_, after, limit)
+
+    async def clear_intents(self, node_id: str, upto: int) -> None:
+        await self._finish(self._open.intents.clear(node_id, upto))
 
     # Memberships
 

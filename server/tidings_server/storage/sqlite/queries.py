@@ -72,6 +72,7 @@ _PRESENCE = """
 SELECT p.user_id, p.last_seen_ms, p.status_ms, p.availability, p.status_text
 FROM carray(?) AS asked CROSS JOIN presence AS p ON p.user_id = asked.value
 """
+_INTENTS = "SELECT log FROM intent WHERE node_id = ? AND round = ? AND log > ? ORDER BY log LIMIT ?"
 
 _LAST = (1 << 63) - 1
 
@@ -124,6 +125,22 @@ def read_ids(
             break
         found.append(PageIds(first_seq, stamp, ids))
     return found
+
+
+def intent_nodes(db: apsw.Connection) -> list[str]:
+    """The nodes that have intents."""
+    return [node_id for (node_id,) in _rows(db, "SELECT DISTINCT node_id FROM intent", ())]
+
+
+def intent_rounds(db: apsw.Connection, node_id: str) -> list[int]:
+    """The rounds in which a node has intents."""
+    text = "SELECT DISTINCT round FROM intent WHERE node_id = ? ORDER BY round"
+    return [round_ for (round_,) in _rows(db, text, (node_id,))]
+
+
+def intents(db: apsw.Connection, node_id: str, round_: int, after: str, limit: int) -> list[str]:
+    """The first logs of a node's round after one."""
+    return [log for (log,) in _rows(db, _INTENTS, (node_id, round_, after, limit))]
 
 
 def memberships(db: apsw.Connection, log: str, users: Sequence[str]) -> dict[str, Membership]:

@@ -7,7 +7,7 @@ many rows go into one statement.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from tidings_server.core.memberships import Membership
 from tidings_server.storage.base import CursorRow, PresenceRow, Receipt
@@ -16,6 +16,14 @@ from tidings_server.storage.columns import dump_intervals
 Row = tuple[Any, ...]
 
 ROWS_A_STATEMENT = 64
+
+
+class Statement(Protocol):
+    """Something that is done for each of any number of rows."""
+
+    def statements(self, rows: Sequence[Row]) -> list[tuple[str, list[Any]]]:
+        """The statements that do it, in the order of the rows, each with its bindings."""
+        ...
 
 
 class Insert:
@@ -38,6 +46,17 @@ class Insert:
 
     def _text(self, rows: int) -> str:
         return self._head + ", ".join([self._row] * rows) + self._tail
+
+
+class Delete:
+    """A DELETE that is repeated for each row. For what is rare."""
+
+    def __init__(self, table: str, condition: str) -> None:
+        self._text = f"DELETE FROM {table} WHERE {condition}"  # noqa: S608  # constants
+
+    def statements(self, rows: Sequence[Row]) -> list[tuple[str, list[Any]]]:
+        """See `Statement`."""
+        return [(self._text, list(row)) for row in rows]
 
 
 LOGS = Insert("log", ["id", "name"])
@@ -95,6 +114,10 @@ PRESENCE = Insert(
     " status_ms = max(status_ms, excluded.status_ms)"
     " WHERE excluded.last_seen_ms > last_seen_ms OR excluded.status_ms > status_ms",
 )
+
+INTENTS = Insert("intent", ["node_id", "round", "log"], "DO NOTHING")
+
+CLEARED_INTENTS = Delete("intent", "node_id = ? AND round <= ?")
 
 
 def membership_rows(log: str, rows: Iterable[Membership]) -> list[Row]:

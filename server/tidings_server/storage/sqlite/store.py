@@ -31,13 +31,15 @@ from tidings_server.storage.sqlite.database import Database, History
 from tidings_server.storage.sqlite.options import SqliteOptions
 from tidings_server.storage.sqlite.reader import Reader
 from tidings_server.storage.sqlite.statements import (
+    CLEARED_INTENTS,
     CURSORS,
+    INTENTS,
     MEMBERSHIPS,
     PRESENCE,
     RECEIPTS,
     USER_LOGS,
-    Insert,
     Row,
+    Statement,
     cursor_rows,
     membership_rows,
     presence_rows,
@@ -157,6 +159,25 @@ class SqliteStore(Store):
             )
         )
 
+    # Intents
+
+    async def put_intents(self, node_id: str, round_: int, logs: Sequence[str]) -> None:
+        await self._put(INTENTS, [(node_id, round_, log) for log in logs])
+
+    async def intent_nodes(self) -> list[str]:
+        return await self._ask(queries.intent_nodes)
+
+    async def intent_rounds(self, node_id: str) -> list[int]:
+        return await self._ask(partial(queries.intent_rounds, node_id=node_id))
+
+    async def intents(self, node_id: str, round_: int, *, after: str, limit: int) -> list[str]:
+        return await self._ask(
+            partial(queries.intents, node_id=node_id, round_=round_, after=after, limit=limit)
+        )
+
+    async def clear_intents(self, node_id: str, upto: int) -> None:
+        await self._put(CLEARED_INTENTS, [(node_id, upto)])
+
     # Memberships
 
     async def put_memberships(self, log: str, rows: Sequence[Membership]) -> None:
@@ -212,11 +233,11 @@ class SqliteStore(Store):
         self._must_be_usable()
         return await self._reader.ask(question)
 
-    async def _put(self, insert: Insert, rows: list[Row]) -> None:
+    async def _put(self, statement: Statement, rows: list[Row]) -> None:
         self._must_be_usable()
         if rows:
             self.counters.puts += len(rows)
-            await self._write(Put(insert, rows))
+            await self._write(Put(statement, rows))
 
     async def _write(self, request: Put | Signal) -> None:
         future: asyncio.Future[None] = self._loop.create_future()

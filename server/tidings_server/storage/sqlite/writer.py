@@ -29,8 +29,8 @@ from tidings_server.storage.sqlite.statements import (
     BUCKETS,
     LOGS,
     PAGES,
-    Insert,
     Row,
+    Statement,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -38,9 +38,9 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Rows for one table."""
+    """Rows that one statement takes."""
 
-    insert: Insert
+    statement: Statement
     rows: list[Row]
 
 
@@ -99,7 +99,7 @@ class _Work:
         self.logs: list[Row] = []
         self.conflicts: Answers = []
         self.puts: list[asyncio.Future[Any]] = []
-        self.put_rows: dict[Insert, list[Row]] = {}
+        self.put_rows: dict[Statement, list[Row]] = {}
         self.checks: list[asyncio.Future[Any]] = []
         self.committing = False
 
@@ -111,8 +111,8 @@ class _Work:
             found += BUCKETS.statements(self.buckets)
         if self.pages:
             found += PAGES.statements(self.pages)
-        for insert, rows in self.put_rows.items():
-            found += insert.statements(rows)
+        for statement, rows in self.put_rows.items():
+            found += statement.statements(rows)
         if self.checks:
             found.append((PROBE, ()))
         return found
@@ -245,7 +245,7 @@ class Writer:
                 heads.set(log, (number, page.last_seq))
                 work.appends.append(future)
             elif isinstance(request, Put):
-                work.put_rows.setdefault(request.insert, []).extend(request.rows)
+                work.put_rows.setdefault(request.statement, []).extend(request.rows)
                 work.puts.append(future)
             else:
                 work.checks.append(future)
