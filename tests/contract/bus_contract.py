@@ -128,6 +128,20 @@ class BusContract:
         node.bus.unsubscribe([LOG, OTHER])
         await node.bus.subscribe([])
 
+    async def test_what_was_published_is_taken(self, node: Listener) -> None:
+        bus = node.bus
+        assert bus.taken(bus.mark())
+        for n in range(300):
+            bus.publish(PagePublished(f"log-{n}", page(1)))
+        mark = bus.mark()
+        bus.publish(HeadPublished(LOG, 2))
+        await until(lambda: bus.taken(mark))
+        # Also once it has ended.
+        bus.publish(HeadPublished(LOG, 3))
+        mark = bus.mark()
+        await bus.stop()
+        assert bus.taken(mark)
+
     async def _nothing_more(self, node: Listener) -> None:
         """Returns when whatever was published before would have come: a bus keeps the order here."""
         marker = f"marker-{random.Random(len(node.got)).random()}"

@@ -222,6 +222,54 @@ async def test_a_last_page_before_silence_is_made_good(server: RedisServer, node
     await proxy.stop()
 
 
+async def test_what_redis_has_not_taken_is_known(server: RedisServer, node: Start) -> None:
+    """Over a link that carries nothing, then over none, then over one that loses answers, and at the end."""
+    reader = await node()
+    proxy = Proxy(server.port)
+    await proxy.start()
+    options = RedisOptions(hosts=((HOST, proxy.port),), silence_s=SILENCE_S, connect_s=SILENCE_S)
+    writer = Receiver(options, reader.truth, 9)
+    bus = writer.bus
+    await bus.start()
+    writer.append(LOGS[0])
+    first = bus.mark()
+    await until(lambda: bus.taken(first))
+    proxy.passing = False
+    writer.append(LOGS[1])
+    held = bus.mark()
+    await until(lambda: proxy.holding)
+    assert bus.taken(first)
+    assert not bus.taken(held)
+    # The link is given up, and the pages that were on it are owed, with what comes later to the same log.
+    await until(lambda: bus.owed_logs)
+    writer.append(LOGS[1])
+    later = bus.mark()
+    assert not bus.taken(held)
+    proxy.passing = True
+    proxy.cut()
+    await until(lambda: bus.taken(later))
+    await until(lambda: reader.level)
+    assert bus.taken(held)
+    # Redis has it and can't say so: it goes out again.
+    proxy.answering = False
+    writer.append(LOGS[2])
+    unsure = bus.mark()
+    await until(lambda: reader.level)
+    assert not bus.taken(unsure)
+    proxy.answering = True
+    await until(lambda: bus.taken(unsure))
+    # At the end of the node it is too late for what can't be sent, and for what comes after.
+    proxy.passing = False
+    writer.append(LOGS[3])
+    last = bus.mark()
+    await bus.stop()
+    assert not bus.taken(last)
+    assert bus.taken(unsure)
+    writer.append(LOGS[4])
+    assert not bus.taken(unsure), "a page came when nothing was carried any more"
+    await proxy.stop()
+
+
 async def test_subscribing_ends_though_redis_is_away(server: RedisServer, node: Start) -> None:
     writer, reader = await node(), await node()
     reader.bus.unsubscribe(LOGS)
@@ -289,7 +337,9 @@ async def test_owing_too_much_makes_all_nodes_look(
     for log in LOGS:
         nodes[0].append(log)
     assert nodes[0].bus.owed_logs <= 11
+    assert not nodes[0].bus.taken(1)
     await until(lambda: all(n.level for n in nodes))
+    await until(lambda: nodes[0].bus.taken(nodes[0].bus.mark()))
     assert nodes[1].resyncs == nodes[2].resyncs == 1
 
 

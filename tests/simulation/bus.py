@@ -86,6 +86,14 @@ class UnreliableBus(Bus):
         delay = _WIRE_S + self._rng.random() * self.delay
         self._loop.later(delay, self._loop.soon, bus._process, bus._inner.publish, publication)
 
+    def mark(self) -> int:
+        """See `Bus`."""
+        return self._inner.mark()
+
+    def taken(self, mark: int) -> bool:
+        """See `Bus`. What is lost after that, is lost by what carries it."""
+        return self._inner.taken(mark)
+
     async def subscribe(self, logs: Iterable[str]) -> None:
         """See `Bus`."""
         names = list(logs)

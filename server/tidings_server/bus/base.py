@@ -78,6 +78,16 @@ class Bus(ABC):
         """
 
     @abstractmethod
+    def mark(self) -> int:
+        """A name for all that was published until now, for `taken`."""
+
+    @abstractmethod
+    def taken(self, mark: int) -> bool:
+        """Whether the pages and heads published before a mark are the publisher's worry no more: the bus carries
+        them, or what makes them good, even if the publisher ends now. May be asked after `stop`.
+        """
+
+    @abstractmethod
     async def subscribe(self, logs: Iterable[str]) -> None:
         """Subscribes this node to channels; returns when confirmed. Subscribing twice is
         subscribing once.

@@ -24,6 +24,14 @@ class LocalBus(Bus):
         if publication.log in self._logs:
             self.on_publication(publication)
 
+    def mark(self) -> int:
+        """See `Bus`."""
+        return 0
+
+    def taken(self, mark: int) -> bool:
+        """See `Bus`."""
+        return mark <= self.mark()
+
     async def subscribe(self, logs: Iterable[str]) -> None:
         """See `Bus`."""
         self._logs.update(logs)

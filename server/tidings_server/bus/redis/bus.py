@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from ...redis_options import RedisAddress, RedisOptions
-from ..base import Bus, HeadPublished, PagePublished, Publication
+from ..base import Bus, HeadPublished, NoticePublished, PagePublished, Publication
 from .frames import (
     LARGE_BYTES,
     Resync,
@@ -23,7 +23,7 @@ from .frames import (
     origin_of,
 )
 from .link import Link
-from .publisher import Parcel, Publisher, Sent
+from .publisher import Owed, Parcel, Publisher, Sent
 from .subscriber import Subscriber
 from .subscriptions import Wait
 from .topology import Cluster, OneServer, Topology
@@ -69,6 +69,9 @@ class RedisBus(Bus):
         self._subscribers: dict[RedisAddress, Subscriber] = {}
         self._publishers: dict[RedisAddress, Publisher] = {}
         self._wanted: set[str] = set()
+        # How many publications there were, and whether some came too late.
+        self._published = 0
+        self._too_late = False
         self._retired: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._stopped = False
@@ -138,11 +141,23 @@ class RedisBus(Bus):
                     self.counts.pointers += 1
             elif isinstance(publication, HeadPublished):
                 seq = publication.seq
-            channel = self._channel(name)
-            parcel = Parcel(channel, encode(publication, self._origin), name, seq)
+            self._published += 1
+            frame = encode(publication, self._origin)
+            parcel = Parcel(self._channel(name), frame, name, seq, self._published)
             self._publisher(name).send(parcel)
+        elif not isinstance(publication, NoticePublished):
+            self._too_late = True
         if name in self._wanted:
             self.on_publication(publication)
+
+    def mark(self) -> int:
+        """See `Bus`."""
+        return self._published
+
+    def taken(self, mark: int) -> bool:
+        """See `Bus`."""
+        oldest = (publisher.oldest() for publisher in self._publishers.values())
+        return not self._too_late and all(n is None or n > mark for n in oldest)
 
     async def subscribe(self, logs: Iterable[str]) -> None:
         """See `Bus`."""
@@ -203,15 +218,15 @@ class RedisBus(Bus):
             self.counts.resyncs += 1
             self.on_resync()
 
-    def _pointer(self, name: str, seq: int) -> Parcel:
+    def _pointer(self, name: str, owed: Owed) -> Parcel:
         origin = self._origin
-        frame = encode_head(seq, origin) if name != _NODES_LOG else encode_resync(origin)
-        return Parcel(self._channel(name), frame, name, seq)
+        frame = encode_head(owed.seq, origin) if name != _NODES_LOG else encode_resync(origin)
+        return Parcel(self._channel(name), frame, name, owed.seq, owed.number)
 
-    def _overflow(self) -> None:
+    def _overflow(self, oldest: int) -> None:
         """More logs are owed than can be kept: all nodes look at all heads."""
         log.warning("bus_owes_too_much", effect="every node looks at the heads of its sessions")
-        self._publisher(_NODES_LOG).owe(_NODES_LOG, 1)
+        self._publisher(_NODES_LOG).owe(_NODES_LOG, Owed(1, oldest))
 
     # The servers of a cluster
 
@@ -273,9 +288,12 @@ class RedisBus(Bus):
                 del self._subscribers[subscriber.address]
                 self._retire(subscriber)
         for publisher in list(self._publishers.values()):
+            if publisher.connection is None:
+                # What waits for its first connection is owed, too.
+                publisher.down()
             owed, publisher.owed = publisher.owed, {}
-            for name, seq in owed.items():
-                self._publisher(name).owe(name, seq)
+            for name, what in owed.items():
+                self._publisher(name).owe(name, what)
             if publisher.connection is None and not publisher.owed:
                 del self._publishers[publisher.address]
                 self._retire(publisher)

@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from ...core.records import record
@@ -28,17 +29,28 @@ _OVERHEAD = 100
 
 @record(frozen=True, slots=True)
 class Parcel:
-    """A frame for a channel. `seq` is the position that receivers must learn of; with 0 it may be lost."""
+    """A frame for a channel. `seq` is the position that receivers must learn of; with 0 it may be lost. `number` counts
+    what was published: that of the oldest that it stands for.
+    """
 
     channel: bytes
     frame: bytes
     log: str
     seq: int
+    number: int
 
     @property
     def size(self) -> int:
         """What it takes, in bytes, about."""
         return len(self.frame) + len(self.channel) + _OVERHEAD
+
+
+@record(frozen=True, slots=True)
+class Owed:
+    """How far receivers must learn that a log goes, and the number of the oldest publication that would have told."""
+
+    seq: int
+    number: int
 
 
 @dataclass(slots=True)
@@ -54,7 +66,9 @@ class Sent:
 
 
 class Publisher(Link):
-    """Sends to one server. `pointer` makes the parcel of an owed log; `overflow` is called when too much is owed."""
+    """Sends to one server. `pointer` makes the parcel of an owed log; `overflow` is called when too much is owed, with
+    the number of the oldest.
+    """
 
     kind = "publisher"
 
@@ -65,12 +79,12 @@ class Publisher(Link):
         rng: random.Random,
         *,
         counts: Sent,
-        pointer: Callable[[str, int], Parcel],
-        overflow: Callable[[], None],
+        pointer: Callable[[str, Owed], Parcel],
+        overflow: Callable[[int], None],
         refused: Callable[[], None],
     ) -> None:
         super().__init__(options, address, rng)
-        self.owed: dict[str, int] = {}
+        self.owed: dict[str, Owed] = {}
         self._command = "SPUBLISH" if options.cluster else "PUBLISH"
         self._counts = counts
         self._pointer = pointer
@@ -100,15 +114,24 @@ class Publisher(Link):
         self._waiting_bytes += parcel.size
         self._soon()
 
-    def owe(self, log: str, seq: int) -> None:
+    def owe(self, log: str, owed: Owed) -> None:
         """Receivers of a log must learn that it goes up to a position."""
-        if seq > self.owed.get(log, 0):
-            self.owed[log] = seq
-            if len(self.owed) > OWED_LOGS:
-                self.owed.clear()
-                self._overflow()
+        before = self.owed.get(log)
+        if before is not None:
+            owed = Owed(max(owed.seq, before.seq), min(owed.number, before.number))
+        self.owed[log] = owed
+        if len(self.owed) > OWED_LOGS:
+            oldest = min(owed.number for owed in self.owed.values())
+            self.owed.clear()
+            self._overflow(oldest)
         if self.connection is not None:
             self._soon()
+
+    def oldest(self) -> int | None:
+        """The number of the oldest publication that must not be lost and is not taken; None when there is none."""
+        queued = (p for p in chain(self._waiting, self._under_way) if p is not None and p.seq)
+        numbers = chain((p.number for p in queued), (o.number for o in self.owed.values()))
+        return min(numbers, default=None)
 
     async def emptied(self) -> None:
         """Returns when everything is sent and answered, or there is no connection."""
@@ -193,7 +216,7 @@ class Publisher(Link):
             self._counts.dropped += 1
             return
         self._counts.owed += 1
-        self.owe(parcel.log, parcel.seq)
+        self.owe(parcel.log, Owed(parcel.seq, parcel.number))
 
     def _tell_emptied(self) -> None:
         if self._emptied is not None and not self._emptied.done():
