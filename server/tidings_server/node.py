@@ -33,9 +33,11 @@ from .messaging.forwarding import Dial
 from .messaging.handlers import Handlers
 from .messaging.history import History
 from .messaging.hosting import Host
+from .messaging.intents import Intents
 from .messaging.receipts import Receipts
 from .messaging.router import Router
 from .messaging.sequencer import Sequencer
+from .messaging.takeover import Takeover
 from .presence.base import Leases
 from .presence.local import LocalLeases
 from .presence.service import Presence
@@ -47,8 +49,6 @@ from .telemetry.tracing import NO_TRACER, Span, Tracer
 log = structlog.get_logger(__name__)
 
 _CATCH_UPS_AT_ONCE = 16
-_LATE_COMMITS_S = 15.0
-"""What a node asked of the store before it died may be applied within this time after."""
 
 
 class Node:
@@ -86,7 +86,6 @@ class Node:
         self.leases.nodes_changed = self._nodes_changed
         self._address = self.leases.node.address
         self._nodes = frozenset(self.leases.nodes())
-        self._late_look: asyncio.TimerHandle | None = None
         self.presence = Presence(store, clock, self.leases)
         self.hub = Hub(
             bus,
@@ -97,7 +96,15 @@ class Node:
             user_came=self.presence.user_came,
             user_left=self.presence.user_left,
         )
-        self.sequencer = Sequencer(store, clock, rng, self.counters, self._published, tracer=tracer)
+        self._intents: Intents | None = None
+        self._takeover: Takeover | None = None
+        if store.shared:
+            self._intents = Intents(store, bus, self.leases.node.node_id)
+        self.sequencer = Sequencer(
+            store, clock, rng, self.counters, self._published, intents=self._intents, tracer=tracer
+        )
+        if store.shared:
+            self._takeover = Takeover(store, bus, self.leases, self.sequencer, rng)
         self.router = Router(self.sequencer, self.leases, dial, self.counters, tracer)
         self.host = Host(self.sequencer.submit, self.limits.max_members, self.counters, tracer)
         self.sequencer.set_effects(MembershipEffects(store, self.router))
@@ -139,6 +146,9 @@ class Node:
         await self.bus.start()
         self.hub.start()
         self.router.nodes_changed()
+        if self._intents is not None and self._takeover is not None:
+            self._intents.start()
+            self._takeover.start()
 
     def offer_home(self, willing: bool) -> None:
         """Whether this node is to be the home of logs, for others and for itself. It is at first, if it has an
@@ -190,27 +200,22 @@ class Node:
             session.close()
         await self._acks.close()
         await self.presence.close()
+        if self._takeover is not None:
+            await self._takeover.stop()
         await self.leases.stop()
-        if self._late_look is not None:
-            self._late_look.cancel()
         await self.hub.stop()
         await self.bus.stop()
+        if self._intents is not None:
+            await self._intents.stop()
 
     def _nodes_changed(self) -> None:
-        """A node that died may have committed what it did not publish any more: all heads are read again, and once
-        more when nothing of it can be applied any longer.
-        """
         self.router.nodes_changed()
         nodes = frozenset(self.leases.nodes())
         gone, self._nodes = self._nodes - nodes, nodes
-        if not gone:
-            return
-        log.info("nodes_gone", nodes=sorted(gone))
-        self.hub.on_resync()
-        if self._late_look is not None:
-            self._late_look.cancel()
-        loop = asyncio.get_running_loop()
-        self._late_look = loop.call_later(_LATE_COMMITS_S, self.hub.on_resync)
+        if gone:
+            log.info("nodes_gone", nodes=sorted(gone))
+            if self._takeover is not None:
+                self._takeover.look_soon()
 
     def _published(self, name: str, page: Page, span: Span | None) -> None:
         if span is not None:

@@ -82,6 +82,9 @@ class LeasesContract:
     async def test_it_knows_itself(self, one: Leases) -> None:
         assert one.nodes()["one"] == NodeInfo("one", "one.example:50051", "1")
 
+    async def test_it_is_informed_once_it_has_its_lease(self, one: Leases) -> None:
+        await until(lambda: one.informed)
+
 
 class ManyNodesLeasesContract(LeasesContract):
     """What holds between nodes."""

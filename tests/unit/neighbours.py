@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from tests.unit.world import World
+from tidings_server.bus.base import Bus
 from tidings_server.bus.local import LocalBus
 from tidings_server.core.homes import home_of
 from tidings_server.core.ids import group_conversation_id
@@ -20,7 +21,7 @@ class Town:
     """Which nodes live, and the links between them.
 
     `silent` nodes hear nothing and are heard by nobody, and nobody is told. `unreachable` ones can't be dialled.
-    `deaf` are told nothing of who lives.
+    `deaf` are told nothing of who lives; `uninformed` ones know it.
     """
 
     def __init__(self) -> None:
@@ -32,14 +33,15 @@ class Town:
         self.silent: set[str] = set()
         self.unreachable: set[str] = set()
         self.deaf: set[str] = set()
+        self.uninformed: set[str] = set()
 
-    async def node(self, name: str, tracer: Tracer = NO_TRACER) -> World:
+    async def node(self, name: str, tracer: Tracer = NO_TRACER, bus: Bus | None = None) -> World:
         node = NodeInfo(name, f"{name}:1")
         leases = self.leases[name] = TownLeases(self, node)
         world = World(
             disk=self.disk,
             shared=True,
-            bus=LocalBus(),
+            bus=bus or LocalBus(),
             leases=leases,
             dial=self._dial(name),
             tracer=tracer,
@@ -150,6 +152,10 @@ class TownLeases(Leases):
     @property
     def node(self) -> NodeInfo:
         return self._node
+
+    @property
+    def informed(self) -> bool:
+        return self._node.node_id not in self._town.uninformed
 
     def announce(self, node: NodeInfo) -> None:
         self._node = node

@@ -28,6 +28,7 @@ from ..telemetry.counters import Counters
 from ..telemetry.tracing import NO_TRACER, Span, Tracer
 from .batch import Batch, build, decide
 from .effect_writing import Effects, repeat_effects, write_effect
+from .intents import Intents
 from .log_state import LogState, LogView, load
 from .lookup import look_up
 from .proposals import Committed, Proposal
@@ -65,8 +66,9 @@ class _Log:
 class Sequencer:
     """Appends to logs. One instance serves one event loop.
 
-    `published` is told of every page that was committed here, in the order of each log. `effects`
-    writes what a change brings about outside its log; it may be called again for the same change.
+    `published` is told of every page that was committed here, in the order of each log. `intents`
+    carries appends where others see to what a node leaves undone. `effects` writes what a change
+    brings about outside its log; it may be called again for the same change.
     """
 
     def __init__(
@@ -77,10 +79,14 @@ class Sequencer:
         counters: Counters,
         published: Published,
         *,
+        intents: Intents | None = None,
         tracer: Tracer = NO_TRACER,
         max_idle_logs: int = 20_000,
     ) -> None:
         self._store = store
+        self._intents = intents
+        self._appends: Intents | Store = store if intents is None else intents
+        self._decided = _nothing if intents is None else intents.decided
         self._clock = clock
         self._rng = rng
         self._counters = counters
@@ -216,7 +222,7 @@ class Sequencer:
         span = self._trace(batch)
         entry.busy = True
         began = asyncio.get_running_loop().time()
-        self._store.append(batch.append).add_done_callback(
+        self._appends.append(batch.append).add_done_callback(
             partial(self._answered, entry, batch, began, span)
         )
 
@@ -236,6 +242,7 @@ class Sequencer:
             problem = None if future.cancelled() else future.exception()
             if isinstance(problem, StoreUnavailable):
                 self._counters.store_errors += 1
+                self._decided(entry.name)
                 if span is not None:
                     self._tracer.end(span, Reason.STORE_UNAVAILABLE.name)
                 for proposal, _ in batch.accepted:
@@ -282,6 +289,7 @@ class Sequencer:
             if not proposal.changes_state:
                 proposal.done(committed)
         self._published(entry.name, page, span)
+        self._decided(entry.name)
         if batch.changes:
             self._begin_effects(entry, batch)
 
@@ -439,7 +447,7 @@ class Sequencer:
             SETTLE_DEADLINE_S, self._block, entry, batch
         )
         try:
-            answer = await send_again(self._store, batch.append, self._rng, self._counters)
+            answer = await send_again(self._appends.append, batch.append, self._rng, self._counters)
             if answer is APPLIED:
                 self._applied(entry, batch, span)
             else:
@@ -470,6 +478,7 @@ class Sequencer:
             if pages and pages[0].commit_id == batch.append.page.commit_id:
                 self._applied(entry, batch, span)
                 return
+        self._decided(entry.name)
         self._counters.conflicts += 1
         if span is not None:
             self._tracer.end(span, "CONFLICT")
@@ -492,6 +501,8 @@ class Sequencer:
             self._write_effects(entry, entry.state.conversation, batch.changes, told, entry.effects)
         )
         entry.effects = task
+        if self._intents is not None:
+            self._intents.hold(task)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
 
@@ -574,6 +585,10 @@ class Sequencer:
         queue, entry.queue = entry.queue, deque()
         for proposal in queue:
             proposal.done(problem)
+
+
+def _nothing(_: str) -> None:
+    """Nobody looks after what this node leaves."""
 
 
 def _tell_unknown(batch: Batch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 
 from ..core.pages import Page
 from ..storage.base import UNKNOWN, Append, Outcome, Store, StoreUnavailable
@@ -14,7 +15,10 @@ _RETRY_MOST_S = 1.0
 
 
 async def send_again(
-    store: Store, request: Append, rng: random.Random, counters: Counters
+    append: Callable[[Append], asyncio.Future[Outcome]],
+    request: Append,
+    rng: random.Random,
+    counters: Counters,
 ) -> Outcome:
     """The outcome of an append that was answered UNKNOWN: the identical one is sent again until it is known."""
     delay = _RETRY_FIRST_S
@@ -22,7 +26,7 @@ async def send_again(
         await asyncio.sleep(delay * rng.uniform(0.5, 1.0))
         delay = min(delay * 2, _RETRY_MOST_S)
         try:
-            answer = await store.append(request)
+            answer = await append(request)
         except StoreUnavailable:
             # This try was not applied; the one before may still be.
             counters.store_errors += 1

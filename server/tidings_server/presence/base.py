@@ -41,6 +41,13 @@ class Leases(ABC):
     def node(self) -> NodeInfo:
         """What this node says of itself."""
 
+    @property
+    @abstractmethod
+    def informed(self) -> bool:
+        """Whether this node has its lease and knows of those of the others by now. It is false before the leases of
+        others end for this node because it can't read them.
+        """
+
     @abstractmethod
     def announce(self, node: NodeInfo) -> None:
         """Says something else of this node from now on; others hear of it at the next renewal, which comes at once.

@@ -19,6 +19,11 @@ class LocalLeases(Leases):
         """See `Leases`."""
         return self._node
 
+    @property
+    def informed(self) -> bool:
+        """See `Leases`."""
+        return True
+
     def announce(self, node: NodeInfo) -> None:
         """See `Leases`."""
         self._node = node

@@ -131,6 +131,13 @@ class RedisLeases(Leases):
         """See `Leases`."""
         return self._node
 
+    @property
+    def informed(self) -> bool:
+        """See `Leases`."""
+        # Others had most of their leases before them when they were read.
+        now = asyncio.get_running_loop().time()
+        return self._renewed is not None and now - self._renewed < self._lease_s / 2
+
     def announce(self, node: NodeInfo) -> None:
         """See `Leases`."""
         if node != self._node:
