@@ -79,32 +79,76 @@ async def test_what_is_said_on_one_node_is_heard_on_the_other(nodes: list[Server
     assert bob.ended is None
 
 
+@pytest.fixture
+async def between(redis: RedisServer) -> AsyncIterator[Proxy]:
+    """What one node reaches Redis through."""
+    proxy = Proxy(redis.port)
+    await proxy.start()
+    yield proxy
+    await proxy.stop()
+
+
+@pytest.fixture
+async def one_behind(
+    tmp_path: Path, cassandra: CassandraNodes, redis: RedisServer, between: Proxy
+) -> AsyncIterator[list[ServerProcess]]:
+    """Two nodes, of which the first reaches Redis through a proxy. Each appends by itself."""
+    both = []
+    for port in (between.port, redis.port):
+        settings = settings_of(cassandra, port)
+        del settings["NODES__KEY"]
+        both.append(ServerProcess(tmp_path, prefix=(), **settings))
+    for node in both:
+        await node.start()
+    yield both
+    for node in both:
+        await node.close()
+
+
 async def test_a_node_dies_between_a_commit_and_its_publication_and_nobody_says_more(
-    tmp_path: Path, cassandra: CassandraNodes, redis: RedisServer
+    one_behind: list[ServerProcess], between: Proxy
 ) -> None:
-    between = Proxy(redis.port)
-    await between.start()
-    one = ServerProcess(tmp_path, prefix=(), **settings_of(cassandra, between.port))
-    other = ServerProcess(tmp_path, prefix=(), **settings_of(cassandra, redis.port))
-    try:
-        await one.start()
-        await other.start()
-        tag = new_id()[-8:]
-        bob = await other.connect(f"bob-{tag}").open()
-        log = await one.caller(f"alice-{tag}").group(f"bob-{tag}")
-        await one.caller(f"alice-{tag}").post(log, "published")
-        await bob.until(lambda: bob.applied(log) == 2)
-        # From now on nothing of the first node reaches Redis.
-        between.passing = False
-        assert await one.caller(f"alice-{tag}").post(log, "acknowledged, and nobody knows") == 3
-        await one.kill()
-        assert bob.applied(log) == 2
-        await bob.until(lambda: bob.applied(log) == 3)
-        assert bob.ended is None
-    finally:
-        await one.close()
-        await other.close()
-        await between.stop()
+    one, other = one_behind
+    tag = new_id()[-8:]
+    bob = await other.connect(f"bob-{tag}").open()
+    log = await one.caller(f"alice-{tag}").group(f"bob-{tag}")
+    await one.caller(f"alice-{tag}").post(log, "published")
+    await bob.until(lambda: bob.applied(log) == 2)
+    # From now on nothing of the first node reaches Redis.
+    between.passing = False
+    assert await one.caller(f"alice-{tag}").post(log, "acknowledged, and nobody knows") == 3
+    await one.kill()
+    assert bob.applied(log) == 2
+    await bob.until(lambda: bob.applied(log) == 3)
+    # He was told of this log, and did not have to look at all of his.
+    await other.logged("node_taken_over")
+    assert bob.ended is None
+
+
+async def test_a_node_that_redis_has_lost_goes_on_and_dies_and_nobody_says_more(
+    one_behind: list[ServerProcess], between: Proxy
+) -> None:
+    one, other = one_behind
+    tag = new_id()[-8:]
+    bob = await other.connect(f"bob-{tag}").open()
+    alice = one.caller(f"alice-{tag}")
+    log = await alice.group(f"bob-{tag}")
+    await bob.until(lambda: bob.applied(log) == 1)
+    # Only its link to Redis is cut, for longer than its lease: for the other it has died.
+    between.passing = False
+    between.cut()
+    await other.logged("node_taken_over")
+    assert await alice.post(log, "cut off, and at work") == 2
+    await bob.until(lambda: bob.applied(log) == 2)
+    # Somebody who never was in a conversation with anybody here.
+    carol = await other.connect(f"carol-{tag}").open()
+    room = await alice.group(f"carol-{tag}")
+    assert await alice.post(room, "the first that she hears of") == 2
+    assert await alice.post(log, "acknowledged, and nobody knows") == 3
+    await one.kill()
+    await bob.until(lambda: bob.applied(log) == 3)
+    await carol.until(lambda: carol.applied(room) == 2)
+    assert (bob.ended, carol.ended) == (None, None)
 
 
 class Crowd:
