@@ -99,12 +99,12 @@ class Node:
         self._intents: Intents | None = None
         self._takeover: Takeover | None = None
         if store.shared:
-            self._intents = Intents(store, bus, self.leases.node.node_id)
+            self._intents = Intents(store, bus, self.leases.node.node_id, self.counters)
         self.sequencer = Sequencer(
             store, clock, rng, self.counters, self._published, intents=self._intents, tracer=tracer
         )
         if store.shared:
-            self._takeover = Takeover(store, bus, self.leases, self.sequencer, rng)
+            self._takeover = Takeover(store, bus, self.leases, self.sequencer, rng, self.counters)
         self.router = Router(self.sequencer, self.leases, dial, self.counters, tracer)
         self.host = Host(self.sequencer.submit, self.limits.max_members, self.counters, tracer)
         self.sequencer.set_effects(MembershipEffects(store, self.router))

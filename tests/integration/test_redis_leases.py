@@ -155,6 +155,22 @@ async def test_a_node_that_stood_still_for_longer_than_its_lease(
     await until_online(one, {"ann"})
 
 
+async def test_a_node_knows_that_it_is_cut_off_before_others_end_for_it(
+    server: RedisServer, node: Start
+) -> None:
+    one, two = await node("one"), await node("two")
+    await until(lambda: set(one.nodes()) == set(two.nodes()) == {"one", "two"})
+    assert one.informed
+    gone: list[bool] = []
+    one.nodes_changed = lambda: gone.append(one.informed)
+    server.signal(signal.SIGSTOP)
+    await until(lambda: set(one.nodes()) == {"one"})
+    await until(lambda: gone)
+    assert gone == [False]
+    server.signal(signal.SIGCONT)
+    await until(lambda: one.informed and set(one.nodes()) == {"one", "two"})
+
+
 async def test_too_many_transitions_while_redis_is_away(
     server: RedisServer, node: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ async def test_many_logs_are_noted_together(town: Cluster) -> None:
     await asyncio.gather(*(one.post(log, "alice") for log in logs))
     assert one.script.calls["put_intents"] - before <= 2
     assert set(logs) <= town.logs_noted("one")
+    assert one.node.counters.intents >= 400
 
 
 async def test_noting_that_takes_a_round_is_done_anew(town: Cluster) -> None:
@@ -268,6 +269,8 @@ async def test_what_a_dead_node_did_not_tell_reaches_idle_receivers(town: Cluste
     # Nobody is told again and again, and nothing is kept for ever.
     await until(lambda: not town.noted("one"), seconds=2 * (ROUND_S + LATE_S))
     assert town.buses["two"].told(log) == [2]
+    told = sum(isinstance(p, HeadPublished) for p in town.buses["two"].published)
+    assert two.node.counters.heads_taken_over == told
     assert len(bob.of("welcome")) == 1
 
 

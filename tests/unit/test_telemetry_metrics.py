@@ -90,6 +90,8 @@ def test_everything_counted_is_published(counters: Counters, endpoint: str) -> N
     counters.forwarded = 24
     counters.forward_fallbacks = 25
     counters.hosted = 26
+    counters.intents = 27
+    counters.heads_taken_over = 28
     counters.store_errors = 15
     counters.delivered_entries = 16
     counters.catch_up_pages = 17
@@ -112,6 +114,8 @@ def test_everything_counted_is_published(counters: Counters, endpoint: str) -> N
         "tidings_forwarded_total": 24,
         "tidings_forward_fallbacks_total": 25,
         "tidings_hosted_total": 26,
+        "tidings_intents_total": 27,
+        "tidings_heads_taken_over_total": 28,
         "tidings_store_errors_total": 15,
         "tidings_delivered_entries_total": 16,
         "tidings_catch_up_pages_total": 17,

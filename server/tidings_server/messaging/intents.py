@@ -18,6 +18,7 @@ import structlog
 
 from ..bus.base import Bus
 from ..storage.base import Append, Outcome, Store, StoreUnavailable
+from ..telemetry.counters import Counters
 
 log = structlog.get_logger(__name__)
 
@@ -35,10 +36,11 @@ _Waiting = tuple[Append, asyncio.Future[Outcome]]
 class Intents:
     """Appends of one node to a store that others use as well."""
 
-    def __init__(self, store: Store, bus: Bus, node_id: str) -> None:
+    def __init__(self, store: Store, bus: Bus, node_id: str, counters: Counters) -> None:
         self._store = store
         self._bus = bus
         self._node_id = node_id
+        self._counters = counters
         self._round = -1
         # When the round ends, in the event loop's time.
         self._ends = 0.0
@@ -135,6 +137,7 @@ class Intents:
             return
         self._noting_round = self._round
         try:
+            self._counters.intents += len(new)
             await self._store.put_intents(self._node_id, self._round, new)
         finally:
             self._noting_round = None

@@ -23,6 +23,7 @@ from ..core.homes import home_of
 from ..errors import DomainError
 from ..presence.base import Leases
 from ..storage.base import Head, Store, StoreUnavailable
+from ..telemetry.counters import Counters
 from .intents import LATE_S, ROUND_S
 from .sequencer import Sequencer
 
@@ -49,13 +50,20 @@ class Takeover:
     """Looks after nodes that have no lease."""
 
     def __init__(
-        self, store: Store, bus: Bus, leases: Leases, sequencer: Sequencer, rng: random.Random
+        self,
+        store: Store,
+        bus: Bus,
+        leases: Leases,
+        sequencer: Sequencer,
+        rng: random.Random,
+        counters: Counters,
     ) -> None:
         self._store = store
         self._bus = bus
         self._leases = leases
         self._sequencer = sequencer
         self._rng = rng
+        self._counters = counters
         self._owners: dict[str, _Owner] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -148,6 +156,7 @@ class Takeover:
             if head.last_seq <= state.told.get(name, 0):
                 continue
             state.told[name] = head.last_seq
+            self._counters.heads_taken_over += 1
             self._bus.publish(HeadPublished(name, head.last_seq))
             if head.pending:
                 state.unwritten[name] = None

@@ -65,7 +65,9 @@ class Counters:
         "frame_bytes_out",
         "frames_in",
         "frames_out",
+        "heads_taken_over",
         "hosted",
+        "intents",
         "outbox_bytes",
         "outbox_overflows",
         "sessions",
@@ -109,6 +111,10 @@ class Counters:
         """Changes of those that were then decided here, since the home was gone, silent or could not."""
         self.hosted: int = 0
         """Changes that other nodes sent here."""
+        self.intents: int = 0
+        """Logs that were noted before this node appended to them, each once a minute."""
+        self.heads_taken_over: int = 0
+        """Heads published for nodes that had no lease."""
 
         # The way out
         self.delivered_entries: int = 0

@@ -96,6 +96,13 @@ _TOTALS = (
         "forward_fallbacks",
     ),
     ("tidings.hosted", "", "Changes that other nodes sent here.", "hosted"),
+    ("tidings.intents", "", "Logs noted before they were appended to.", "intents"),
+    (
+        "tidings.heads_taken_over",
+        "",
+        "Heads published for nodes that had no lease.",
+        "heads_taken_over",
+    ),
     ("tidings.store.errors", "", "Store calls that failed.", "store_errors"),
     ("tidings.delivered_entries", "", "Entries written to sessions.", "delivered_entries"),
     ("tidings.catch_up.pages", "", "Pages sent by catching up.", "catch_up_pages"),
