@@ -28,7 +28,7 @@ LATE_S = 30.0
 """What was asked of a store takes effect within this time, or never: more than its longest time-out."""
 _CLEAR_EVERY_S = 15.0
 _LAST_CLEAR_WITHIN_S = 2.0
-_NOTED_TOGETHER = 1_000
+_NOTED_TOGETHER = 250
 
 _Waiting = tuple[Append, asyncio.Future[Outcome]]
 

@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY_S = 5.0
 """How often a node looks for intents of nodes without a lease, about; and at once when a lease ends."""
 _LOGS_AT_ONCE = 500
+_SETTLED_AT_ONCE = 32
+"""Each is a request of its own, and others wait meanwhile."""
 
 
 @dataclass(slots=True)
@@ -140,12 +142,15 @@ class Takeover:
         """Publishes how far the logs of a round go; gives their names. Of a round that is read for the last time, what
         was left half-way is decided first.
         """
-        read = self._store.settled_heads if number <= final else self._store.heads
+        read, at_once = self._store.heads, _LOGS_AT_ONCE
+        if number <= final:
+            read, at_once = self._store.settled_heads, _SETTLED_AT_ONCE
         found: list[str] = []
         after = ""
         while True:
             logs = await self._store.intents(owner, number, after=after, limit=_LOGS_AT_ONCE)
-            self._tell(state, (await read(logs)).items())
+            for at in range(0, len(logs), at_once):
+                self._tell(state, (await read(logs[at : at + at_once])).items())
             found += logs
             if len(logs) < _LOGS_AT_ONCE:
                 return found
