@@ -213,6 +213,20 @@ async def test_what_has_effects_that_are_not_written_stays_noted(town: Cluster) 
     await until(lambda: not town.noted("one"), seconds=2 * ROUND_S)
 
 
+async def test_effects_of_what_was_begun_in_an_earlier_round(town: Cluster) -> None:
+    one = await town.add("one")
+    log, other = await one.group("alice", "bob"), await one.group("alice", "bob")
+    one.script.always["put_memberships"] = Fate(Happens.REFUSED)
+    one.script.plan("append", Fate(after=ROUND_S + 2))
+    adding = asyncio.ensure_future(one.add(log, "alice", "carol"))
+    await asyncio.sleep(ROUND_S + 1)
+    # A later round begins before the answer comes.
+    await one.post(other, "alice")
+    await adding
+    await asyncio.sleep(5 * ROUND_S)
+    assert log in town.logs_noted("one")
+
+
 async def test_clearing_that_fails_is_done_later(town: Cluster) -> None:
     one = await town.add("one")
     one.script.always["clear_intents"] = Fate(Happens.REFUSED)

@@ -94,9 +94,11 @@ class Intents:
         """It is known what became of the append to a log, and it was published if it was applied."""
         self._open.pop(name, None)
 
-    def hold(self, effects: asyncio.Task[None]) -> None:
-        """The effects of a commit are being written: others see to it if this node ends before the task does."""
-        self._open[effects] = self._round
+    def hold(self, name: str, effects: asyncio.Task[None]) -> None:
+        """The effects of what was just appended to a log are being written: others see to it if this node ends before
+        the task does. Comes before `decided`.
+        """
+        self._open[effects] = self._open[name]
         effects.add_done_callback(self._written)
 
     def _written(self, effects: asyncio.Task[None]) -> None:

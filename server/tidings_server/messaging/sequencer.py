@@ -289,9 +289,9 @@ class Sequencer:
             if not proposal.changes_state:
                 proposal.done(committed)
         self._published(entry.name, page, span)
-        self._decided(entry.name)
         if batch.changes:
             self._begin_effects(entry, batch)
+        self._decided(entry.name)
 
     def _trace(self, batch: Batch) -> Span | None:
         spans = [p.span for p, _ in batch.accepted if p.span is not None]
@@ -502,7 +502,7 @@ class Sequencer:
         )
         entry.effects = task
         if self._intents is not None:
-            self._intents.hold(task)
+            self._intents.hold(entry.name, task)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
 

@@ -173,5 +173,5 @@ class Takeover:
                 await self._sequencer.head(name)
             except DomainError as problem:
                 log.warning("effects_wait", log=name, cause=str(problem))
-                return
-            del state.unwritten[name]
+            else:
+                del state.unwritten[name]
