@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.unit.neighbours import Town
 from tests.unit.world import World, refusal, settled, until
@@ -119,6 +120,24 @@ async def test_what_cannot_be_noted_is_not_begun(town: Cluster) -> None:
         problem = await refusal(one, "alice", one.message(log))
         assert problem.reason is Reason.STORE_UNAVAILABLE
     assert one.script.calls["append"] == before
+    assert await one.post(log, "alice") == 2
+
+
+async def test_a_store_with_a_fault_of_its_own(
+    town: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await town.add("one")
+    log = await one.group("alice", "bob")
+    await asyncio.sleep(ROUND_S)
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(one.store, "put_intents", broken)
+        problem = await refusal(one, "alice", one.message(log))
+    assert problem.reason is Reason.STORE_UNAVAILABLE
+    assert "noting_failed" in [line["event"] for line in logs]
     assert await one.post(log, "alice") == 2
 
 

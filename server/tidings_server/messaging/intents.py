@@ -118,6 +118,9 @@ class Intents:
                     await self._note_logs(dict.fromkeys(request.log for request, _ in waiting))
                 except StoreUnavailable as problem:
                     _refuse(waiting, problem)
+                except Exception:
+                    log.exception("noting_failed")
+                    _refuse(waiting, StoreUnavailable("what is to be appended can't be noted"))
                 for request, future in waiting:
                     # Who gave up, or was refused, begins nothing.
                     if not future.done():
