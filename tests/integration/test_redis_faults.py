@@ -8,6 +8,7 @@ import asyncio
 import random
 import re
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -430,6 +431,35 @@ async def test_a_slot_that_moves_takes_its_channels_along(tmp_path: Path) -> Non
         for receiver in (one, two):
             await receiver.bus.stop()
     finally:
+        cluster.stop()
+
+
+async def test_what_waits_for_a_server_that_is_none_goes_to_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the nodes knew of the cluster is old, and where they look, something takes connections and is silent."""
+    cluster = RedisCluster(tmp_path).start()
+    silent = socket.create_server((HOST, 0))
+    try:
+        truth = Truth()
+        options = RedisOptions(hosts=((HOST, cluster.servers[0].port),), cluster=True)
+        one, two = Receiver(options, truth, 1), Receiver(options, truth, 2)
+        for receiver in (one, two):
+            await receiver.bus.start()
+        await two.bus.subscribe(LOGS)
+        address = (HOST, silent.getsockname()[1])
+        with monkeypatch.context() as patch:
+            patch.setattr(one.bus._topology, "address_of", lambda _: address)
+            one.append(LOGS[0])
+        assert not two.level
+        assert not one.bus.taken(one.bus.mark())
+        one.bus._move()
+        await until(lambda: two.level)
+        await until(lambda: one.bus.taken(one.bus.mark()))
+        for receiver in (one, two):
+            await receiver.bus.stop()
+    finally:
+        silent.close()
         cluster.stop()
 
 
