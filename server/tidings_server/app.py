@@ -28,7 +28,7 @@ from tidings_server.rpc.certificate import Certificate
 from tidings_server.rpc.engine import one_wake_up
 from tidings_server.rpc.nodes import NodeLinks, NodeSecurity, NodeServer
 from tidings_server.rpc.server import RpcServer
-from tidings_server.storage.base import Store, StoreUnavailable
+from tidings_server.storage.base import Store, StoreUnavailable, Trouble
 from tidings_server.store_readings import readings
 from tidings_server.stores import make_store
 from tidings_server.telemetry.counters import Counters
@@ -43,19 +43,22 @@ log = structlog.get_logger(__name__)
 # would make each wait for the other.
 _SWITCH_INTERVAL_S = 0.0005
 _CHECK_EVERY_S = 5.0
+_CHECK_WITHIN_S = 10.0
 
 
 @dataclass(slots=True)
 class Readiness:
-    """Whether clients should come here. Read by the metrics thread."""
+    """Why clients should not come here, or nothing when they should. Read by the metrics thread."""
 
-    serving: bool = False
-    store: bool = False
+    phase: str = "starting: the store is being opened"
+    """What keeps the server from serving at all; empty while it serves."""
+    store: str = "starting: the store was not tried yet"
+    """What is wrong with the store; empty while it can be written to."""
 
     @property
-    def ready(self) -> bool:
-        """Whether everything that is needed works."""
-        return self.serving and self.store
+    def why_not(self) -> str:
+        """The reason in a line, without text of a driver; empty when everything that is needed works."""
+        return self.phase or self.store
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +100,14 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         verifier = TokenVerifier(settings.auth.policy(), clock)
         await verifier.prepare()
         store = make_store(settings, lambda: uuid7(clock.now_ms(), rng))
-        await store.open()
-        stack.push_async_callback(store.close)
         tracer = _tracer(settings, clock, rng, stack)
         others = _other_nodes(settings)
         between = make_between(settings, _this_node(settings, clock, rng, others), rng)
+        # Before the store is opened, which may wait for a cluster: whoever asks meanwhile is told so.
+        metrics_port = _metrics(settings, counters, store, between, clock, readiness, stack)
+        await store.open()
+        stack.push_async_callback(store.close)
+        readiness.phase = "starting: the node joins the others"
         node = Node(
             store,
             between.bus,
@@ -116,14 +122,13 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             dial=None if others is None else others.links,
         )
         server = RpcServer(node, settings.grpc.listen, _certificate(settings))
-        metrics_port = _metrics(settings, counters, store, between, clock, readiness, stack)
         if others is not None:
             # Before others hear of it.
             await others.server.start(node.host)
             stack.push_async_callback(others.server.stop)
         await node.start()
         await server.start()
-        readiness.serving = True
+        readiness.phase = ""
         checking = asyncio.create_task(_watch_store(store, node, server, readiness))
         # What is there now stays: the collector needs not look at it again.
         gc.collect()
@@ -133,7 +138,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             yield Running(node, server.port, metrics_port)
         finally:
             checking.cancel()
-            readiness.serving = False
+            readiness.phase = "draining: this server is about to stop"
             await _drain(settings, node, server)
 
 
@@ -155,17 +160,23 @@ async def _drain(settings: Settings, node: Node, server: RpcServer) -> None:
 
 async def _watch_store(store: Store, node: Node, server: RpcServer, readiness: Readiness) -> None:
     """Keeps readiness true: a node that can't write is no place to go to, nor the home of any log."""
+    told = True
     while True:
         try:
-            await store.check()
-            usable = True
+            async with asyncio.timeout(_CHECK_WITHIN_S):
+                await store.check()
+            trouble = None
         except StoreUnavailable as problem:
-            usable = False
+            trouble = problem.trouble
             log.warning("store_not_usable", cause=str(problem))
-        if usable != readiness.store:
-            readiness.store = usable
-            node.offer_home(usable)
-            await server.set_serving(usable)
+        except TimeoutError:
+            trouble = Trouble.SLOW
+            log.warning("store_not_usable", cause="a check was not answered")
+        readiness.store = "" if trouble is None else f"store: {trouble.value}"
+        if told != (trouble is None):
+            told = trouble is None
+            node.offer_home(told)
+            await server.set_serving(told)
         await asyncio.sleep(_CHECK_EVERY_S)
 
 
@@ -257,7 +268,7 @@ def _metrics(
         address.port,
         metrics.registry,
         healthy=lambda: True,
-        ready=lambda: readiness.ready,
+        not_ready=lambda: readiness.why_not,
     )
     stack.callback(endpoint.stop)
     return endpoint.port

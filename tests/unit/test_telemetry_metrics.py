@@ -25,7 +25,7 @@ from tidings_server.telemetry.reading import Reading
 
 class State:
     healthy = True
-    ready = False
+    not_ready = "starting: there is much to do"
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def endpoint(counters: Counters, state: State) -> Iterator[str]:
         0,
         metrics.registry,
         healthy=lambda: state.healthy,
-        ready=lambda: state.ready,
+        not_ready=lambda: state.not_ready,
     )
     yield f"http://127.0.0.1:{served.port}"
     served.stop()
@@ -202,8 +202,8 @@ def test_promtool_can_refuse() -> None:
 
 def test_health_and_readiness_are_told(endpoint: str, state: State) -> None:
     assert get(f"{endpoint}/healthz") == (200, "ok\n")
-    assert get(f"{endpoint}/readyz")[0] == 503
-    state.ready = True
+    assert get(f"{endpoint}/readyz") == (503, "starting: there is much to do\n")
+    state.not_ready = ""
     assert get(f"{endpoint}/readyz") == (200, "ok\n")
     state.healthy = False
     assert get(f"{endpoint}/healthz")[0] == 503
@@ -219,13 +219,13 @@ def test_a_taken_port_is_an_error(endpoint: str) -> None:
     port = int(endpoint.rpartition(":")[2])
     metrics = Metrics(Counters(), FixedClock())
     with pytest.raises(OSError, match="in use"):
-        Endpoint("127.0.0.1", port, metrics.registry, healthy=bool, ready=bool)
+        Endpoint("127.0.0.1", port, metrics.registry, healthy=bool, not_ready=str)
     metrics.stop()
 
 
 def test_the_endpoint_listens_on_ipv6() -> None:
     metrics = Metrics(Counters(), FixedClock())
-    served = Endpoint("::1", 0, metrics.registry, healthy=lambda: True, ready=lambda: True)
+    served = Endpoint("::1", 0, metrics.registry, healthy=lambda: True, not_ready=str)
     assert get(f"http://[::1]:{served.port}/healthz")[0] == 200
     served.stop()
     metrics.stop()

@@ -49,8 +49,24 @@ from tidings_server.core.pages import BUCKET_SIZE, ID_BYTES, Page, bucket_of
 from tidings_server.core.records import record
 
 
+class Trouble(Enum):
+    """What is wrong with a store, as far as an operator is told without reading the log."""
+
+    UNREACHABLE = "it can't be reached"
+    SLOW = "it does not answer in time"
+    TOO_FEW_REPLICAS = "too few of its replicas are up"
+    FULL = "its disk is full"
+    READ_ONLY = "it can only be read"
+    DISK = "its disk fails"
+    OTHER = "it fails; the cause is in the log"
+
+
 class StoreUnavailable(Exception):
-    """The store can't be used now. The cause is for the log, never for a client."""
+    """The store can't be used now. The text is for the log, never for a client; `trouble` is for the operator."""
+
+    def __init__(self, text: str = "", trouble: Trouble = Trouble.OTHER) -> None:
+        super().__init__(text)
+        self.trouble = trouble
 
 
 class StoreCorrupt(Exception):

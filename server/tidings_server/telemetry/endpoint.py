@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Endpoint:
     """Listens from construction until `stop`.
 
-    `healthy` says whether the process works at all, `ready` whether clients should come here. Both
-    are called from other threads and must not block.
+    `healthy` says whether the process works at all, `not_ready` why clients should not come here, in a line, or nothing
+    when they should. Both are called from other threads and must not block.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Endpoint:
         registry: CollectorRegistry,
         *,
         healthy: Callable[[], bool],
-        ready: Callable[[], bool],
+        not_ready: Callable[[], str],
     ) -> None:
         """Raises OSError when the address can't be had."""
         metrics = make_wsgi_app(registry)
@@ -46,7 +46,8 @@ class Endpoint:
             if path == "/healthz":
                 return _answer(start, "200 OK" if healthy() else "503 Service Unavailable")
             if path == "/readyz":
-                return _answer(start, "200 OK" if ready() else "503 Service Unavailable")
+                why = not_ready()
+                return _answer(start, "503 Service Unavailable" if why else "200 OK", why)
             return _answer(start, "404 Not Found")
 
         kind = _Server6 if ":" in host else _Server
@@ -73,8 +74,8 @@ class Endpoint:
         self._thread.join()
 
 
-def _answer(start: StartResponse, status: str) -> Iterable[bytes]:
-    body = status[4:].lower().encode() + b"\n"
+def _answer(start: StartResponse, status: str, text: str = "") -> Iterable[bytes]:
+    body = (text or status[4:].lower()).encode() + b"\n"
     start(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
 

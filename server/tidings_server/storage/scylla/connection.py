@@ -11,8 +11,11 @@ from cassandra import (
     AuthenticationFailed,
     ConsistencyLevel,
     DriverException,
+    OperationTimedOut,
     RateLimitReached,
     RequestValidationException,
+    Timeout,
+    Unavailable,
     UnresolvableContactPoints,
 )
 from cassandra.auth import PlainTextAuthProvider
@@ -30,7 +33,7 @@ from cassandra.protocol import ErrorMessage
 from cassandra.protocol import RequestValidationException as ValidationMessage
 from cassandra.query import dict_factory, tuple_factory
 
-from tidings_server.storage.base import StoreUnavailable
+from tidings_server.storage.base import StoreUnavailable, Trouble
 from tidings_server.storage.scylla.options import ScyllaOptions
 
 PLAIN = "plain"
@@ -161,8 +164,16 @@ def translate(problem: Exception, what: str = "the cluster") -> StoreUnavailable
     text = f"{what}: {describe(problem)}"
     # ScyllaDB may find a partition to be too busy after some replicas have written.
     if isinstance(problem, _DEFINITE) and not isinstance(problem, RateLimitReached):
-        return StoreUnavailable(text)
-    return Unsure(text)
+        return StoreUnavailable(text, _trouble(problem))
+    return Unsure(text, _trouble(problem))
+
+
+def _trouble(problem: Exception) -> Trouble:
+    if isinstance(problem, NoHostAvailable | ConnectionException | OSError):
+        return Trouble.UNREACHABLE
+    if isinstance(problem, OperationTimedOut | Timeout):
+        return Trouble.SLOW
+    return Trouble.TOO_FEW_REPLICAS if isinstance(problem, Unavailable) else Trouble.OTHER
 
 
 def describe(problem: Exception) -> str:

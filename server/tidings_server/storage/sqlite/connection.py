@@ -7,6 +7,7 @@ from pathlib import Path
 
 import apsw
 
+from tidings_server.storage.base import Trouble
 from tidings_server.storage.sqlite.options import SqliteOptions
 
 _STATEMENTS = 400
@@ -85,6 +86,15 @@ def describe(problem: BaseException) -> str:
     kind = str(names.get(code) or apsw.mapping_result_codes.get(code) or type(problem).__name__)
     text = str(problem)
     return f"{kind}: {text}" if text else kind
+
+
+def trouble_of(problem: BaseException) -> Trouble:
+    """What an operator is told of what went wrong."""
+    if isinstance(problem, apsw.FullError):
+        return Trouble.FULL
+    if isinstance(problem, apsw.ReadOnlyError):
+        return Trouble.READ_ONLY
+    return Trouble.DISK if isinstance(problem, apsw.IOError) else Trouble.OTHER
 
 
 def wal_path(path: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 
-from tidings_server.storage.base import StoreCorrupt, StoreUnavailable
+from tidings_server.storage.base import StoreCorrupt, StoreUnavailable, Trouble
 from tidings_server.storage.sqlite.connection import (
     PROBE,
     close,
@@ -19,6 +19,7 @@ from tidings_server.storage.sqlite.connection import (
     describe,
     empty_wal,
     rewrite_wal,
+    trouble_of,
 )
 from tidings_server.storage.sqlite.lock import FileLock, lock_path
 from tidings_server.storage.sqlite.options import SqliteOptions
@@ -51,6 +52,7 @@ class Database:
         self.connection: apsw.Connection | None = None
         self.healthy = False
         self.problem = "it is not open"
+        self.trouble = Trouble.OTHER
 
     def open(self, new_id: Callable[[], str]) -> History:
         """Takes the lock, opens the file, making it when it is absent, and gives its history.
@@ -88,7 +90,7 @@ class Database:
         """A connection for reading. Raises StoreUnavailable while the database is not healthy, or apsw.Error."""
         with self._gate:
             if not self.healthy:
-                raise StoreUnavailable(self.problem)
+                raise StoreUnavailable(self.problem, self.trouble)
             return connect(self._options, writable=False)
 
     def fail(self, problem: BaseException) -> None:
@@ -96,6 +98,7 @@ class Database:
         with self._gate:
             self.healthy = False
         self.problem = f"the database failed: {describe(problem)}"
+        self.trouble = trouble_of(problem)
         # The files are opened anew: whatever this connection believes of them may be wrong. Readers keep theirs, which
         # show what was durable before.
         self._disconnect()

@@ -17,9 +17,16 @@ from typing import Any
 import apsw
 
 from tidings_server.core.pages import BUCKET_SIZE
-from tidings_server.storage.base import APPLIED, UNKNOWN, Append, Conflict, StoreUnavailable
+from tidings_server.storage.base import (
+    APPLIED,
+    UNKNOWN,
+    Append,
+    Conflict,
+    StoreUnavailable,
+    Trouble,
+)
 from tidings_server.storage.columns import dump_positions
-from tidings_server.storage.sqlite.connection import PROBE, describe
+from tidings_server.storage.sqlite.connection import PROBE, describe, trouble_of
 from tidings_server.storage.sqlite.counters import SqliteCounters
 from tidings_server.storage.sqlite.database import Database, History
 from tidings_server.storage.sqlite.handover import Answers, hand_over
@@ -189,7 +196,8 @@ class Writer:
 
     def _take(self, batch: list[Operation]) -> None:
         if not self._database.healthy:
-            self._refuse([future for future, _ in batch], self._database.problem)
+            problem, trouble = self._database.problem, self._database.trouble
+            self._refuse([future for future, _ in batch], problem, trouble)
             return
         work = _Work()
         try:
@@ -290,7 +298,7 @@ class Writer:
     def _failed(self, batch: list[Operation], work: _Work, problem: Exception) -> None:
         """Answers the operations of a transaction that failed, once it is as clear as can be what became of it."""
         _LOG.error("a transaction failed", exc_info=problem)
-        reason = describe(problem)
+        reason, trouble = describe(problem), trouble_of(problem)
         # What the cache says of this transaction may not have happened.
         self._heads.clear()
         self._next_number = None
@@ -299,7 +307,7 @@ class Writer:
             self._note_failure(problem)
             self._heal()
         if not perhaps_committed:
-            self._refuse([future for future, _ in batch], reason)
+            self._refuse([future for future, _ in batch], reason, trouble)
             return
         decided = {future for future, _ in work.conflicts}
         answers: Answers = []
@@ -307,7 +315,7 @@ class Writer:
             if isinstance(request, Append) and future not in decided:
                 answers.append((future, self._outcome(request)))
             else:
-                answers.append((future, StoreUnavailable(reason)))
+                answers.append((future, StoreUnavailable(reason, trouble)))
         self._counters.unknown += sum(answer is UNKNOWN for _, answer in answers)
         self._counters.unavailable += sum(isinstance(a, StoreUnavailable) for _, a in answers)
         hand_over(self._loop, answers)
@@ -332,9 +340,11 @@ class Writer:
             return StoreUnavailable("the transaction failed and was taken back")
         return APPLIED if there[0] == request.page.commit_id else UNKNOWN
 
-    def _refuse(self, futures: Sequence[asyncio.Future[Any]], reason: str) -> None:
+    def _refuse(
+        self, futures: Sequence[asyncio.Future[Any]], reason: str, trouble: Trouble
+    ) -> None:
         self._counters.unavailable += len(futures)
-        hand_over(self._loop, [(future, StoreUnavailable(reason)) for future in futures])
+        hand_over(self._loop, [(future, StoreUnavailable(reason, trouble)) for future in futures])
 
     # Health
 
