@@ -45,6 +45,7 @@ from .storage.base import Store
 from .storage.tail_cache import TailCache
 from .telemetry.counters import Counters
 from .telemetry.tracing import NO_TRACER, Span, Tracer
+from .telemetry.trail import Trail
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +79,7 @@ class Node:
         self.limits = limits or Limits()
         self.counters = counters or Counters()
         self.tracer = tracer
+        self.trail = Trail(clock)
         self.reader = RequestReader(self.limits)
         self._rng = rng
         self._verify = verify
@@ -93,6 +95,7 @@ class Node:
             clock,
             rng,
             self.limits.beacon_interval_ms,
+            self.trail,
             user_came=self.presence.user_came,
             user_left=self.presence.user_left,
         )
@@ -115,6 +118,7 @@ class Node:
             History(store, self._pages, self.sequencer),
             receipts,
             self.counters,
+            self.trail,
             others={
                 c.GetPresence: self.presence.get,
                 c.SetStatus: self.presence.set_status,
@@ -135,6 +139,7 @@ class Node:
             limits=self.limits,
             counters=self.counters,
             tracer=tracer,
+            trail=self.trail,
             verify=verify,
             catch_up_slots=asyncio.Semaphore(_CATCH_UPS_AT_ONCE),
             token_warning_ms=token_warning_ms,
@@ -218,6 +223,7 @@ class Node:
                 self._takeover.look_soon()
 
     def _published(self, name: str, page: Page, span: Span | None) -> None:
+        self.trail.committed(name, page)
         if span is not None:
             step = self.tracer.child(span, "publish")
             self.bus.publish(PagePublished(name, page))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, KeysView
 
 from ..bus.base import Bus, HeadPublished, NoticePublished, Publication
 from ..codec.entries import decode_entries
@@ -16,6 +16,7 @@ from ..core.pages import Page, PageFlag
 from ..core.state import SMALL_MEMBERS
 from ..errors import DomainError, Reason
 from ..storage.tail_cache import TailCache
+from ..telemetry.trail import Trail
 from .session import Session
 
 GATHER_S = 0.002
@@ -37,6 +38,7 @@ class Hub:
         clock: Clock,
         rng: random.Random,
         beacon_interval_ms: int,
+        trail: Trail,
         *,
         user_came: Callable[[str], None],
         user_left: Callable[[str], None],
@@ -46,6 +48,7 @@ class Hub:
         self._clock = clock
         self._rng = rng
         self._interval_s = beacon_interval_ms / 1000
+        self._trail = trail
         self._user_came = user_came
         self._user_left = user_left
         # Sessions in the order of joining; dicts, since rooms of thousands join one by one.
@@ -96,6 +99,20 @@ class Hub:
     def has_joined(self, log: str, session: Session) -> bool:
         """Whether a session gets what is published to a log."""
         return session in self._joined.get(log, ())
+
+    def sessions_of(self, user_id: str) -> list[Session]:
+        """The sessions of a user's devices here."""
+        return list(self._users.get(user_id, ()))
+
+    @property
+    def logs(self) -> KeysView[str]:
+        """The logs that sessions here have joined."""
+        return self._joined.keys()
+
+    @property
+    def users(self) -> int:
+        """How many users have a session here."""
+        return len(self._users)
 
     def is_online(self, user_id: str) -> bool:
         """Whether a device of the user has a session on this node."""
@@ -197,6 +214,7 @@ class Hub:
             return
         page = publication.page
         self._pages.add(publication.log, page)
+        self._trail.offered(publication.log, page, len(joined))
         if len(joined) > SMALL_MEMBERS:
             if not self._deferred:
                 asyncio.get_running_loop().call_later(GATHER_S, self._flush_deferred)

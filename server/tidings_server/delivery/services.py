@@ -17,6 +17,7 @@ from ..storage.base import Store
 from ..storage.tail_cache import TailCache
 from ..telemetry.counters import Counters
 from ..telemetry.tracing import Tracer
+from ..telemetry.trail import Trail
 from .acks import AckBook
 from .sync import Synchroniser
 
@@ -73,6 +74,7 @@ class SessionServices:
     limits: Limits
     counters: Counters
     tracer: Tracer
+    trail: Trail
     verify: Verify
     catch_up_slots: asyncio.Semaphore
     token_warning_ms: int = 60_000

@@ -20,7 +20,9 @@ from ..core.principal import Principal
 from ..errors import DomainError, Reason
 from ..storage.base import StoreUnavailable
 from ..telemetry.tracing import Span
+from ..telemetry.trail import SessionDid
 from .catch_up import CatchUp
+from .expiry import Expiry
 from .outbox import Outbox, Sink
 from .position import Position, Window
 from .resume import visible_ranges
@@ -31,7 +33,6 @@ log = structlog.get_logger(__name__)
 
 _FAREWELL_S = 2.0
 _LAST_ANSWERS_S = 10.0
-_HELLO_WITHIN_S = 30.0
 _SYNC_RETRY_S = 0.5
 
 
@@ -55,12 +56,14 @@ class Session:
         self.positions: dict[str, Position] = {}
         self.trace_link = ""
         """The W3C trace context that the session was opened with."""
+        self.window = Window(services.limits.window)
+        self.gaps: dict[str, list[tuple[int, int]]] = {}
+        """What of each log was announced as a gap when the session began."""
         self._services = services
-        self._window = Window(services.limits.window)
         self._catch_up = CatchUp(
             services.pages,
             self.outbox,
-            self._window,
+            self.window,
             services.counters,
             services.catch_up_slots,
             self._ranges,
@@ -78,12 +81,13 @@ class Session:
         self._following: list[str] = []
         self._resyncs = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
-        # Until hello, the end of waiting for it.
-        self._expiry: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
-            _HELLO_WITHIN_S, self._never_greeted
+        self._expiry = Expiry(
+            services.clock,
+            services.limits.beacon_interval_ms,
+            services.token_warning_ms,
+            lambda expires_ms: self.outbox.put(events.token_expiring_event(expires_ms)),
+            lambda problem: self.end(problem, reconnect=True),
         )
-        self._warned = False
-        self._warning_ms = services.token_warning_ms
         self._closed = False
 
     # The transport's side
@@ -133,14 +137,18 @@ class Session:
         self.outbox.close()
         for task in list(self._tasks):
             task.cancel()
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self._expiry.close()
         if self._greeted:
             self._services.hub.close(self)
             self._services.counters.sessions -= 1
         if not self.ended.done():
             self._services.counters.sessions_ended["CLIENT_LEFT"] += 1
             self.ended.set_result(None)
+        if self._greeted:
+            ended = self.ended.result()
+            self._note(
+                SessionDid.ENDED, detail="CLIENT_LEFT" if ended is None else ended.reason.name
+            )
 
     def end(self, problem: DomainError, *, reconnect: bool) -> None:
         """Tells the device why the session ends, and ends it."""
@@ -169,7 +177,7 @@ class Session:
         sent = position.sent
         if page.last_seq <= sent:
             return False
-        window, body = self._window, page.body
+        window, body = self.window, page.body
         if (
             page.first_seq != sent + 1
             # The log was joined, and it is not known yet whether the user is a member again.
@@ -177,9 +185,16 @@ class Session:
             or window.unacked + page.count > window.size
             or not self.outbox.room(len(body))
         ):
-            if page.first_seq == sent + 1 and position.open:
+            did = SessionDid.OUTBOX_FULL
+            if page.first_seq != sent + 1:
+                did = SessionDid.GAP_SEEN
+            elif not position.open:
+                did = SessionDid.MEMBERSHIP_UNSURE
+            else:
                 self._services.counters.outbox_overflows += 1
-            self._catch_up.lag(position)
+                if window.unacked + page.count > window.size:
+                    did = SessionDid.WINDOW_FULL
+            self._lag(position, did)
             return False
         position.sent = position.checked = page.last_seq
         window.unacked += page.count
@@ -207,7 +222,7 @@ class Session:
             self._note_early(publication.log, publication.seq)
         elif publication.seq > position.head:
             position.head = publication.seq
-            self._catch_up.lag(position)
+            self._lag(position, SessionDid.HEAD_MOVED)
 
     def _note_early(self, name: str, seq: int) -> None:
         """A log has moved before it is known where in it the device is."""
@@ -241,7 +256,12 @@ class Session:
         positions = [(p.log, p.sent) for p in self.positions.values() if p.sent] if level else None
         if self.outbox.room(100):
             self.outbox.put(events.beacon_event(now_ms, positions))
-        self._watch_token()
+        self._expiry.watch(self.principal.expires_at_ms)
+
+    @property
+    def syncing(self) -> bool:
+        """Whether the device is still to be brought to the heads that it found at hello."""
+        return self._syncing is not None
 
     def logs(self) -> list[str]:
         """The logs that the session has joined, and perhaps some that it has left."""
@@ -329,10 +349,11 @@ class Session:
             return
         self._greeted = True
         self._syncing = set()
-        self._window.size = hello.window
+        self.window.size = hello.window
         services.counters.sessions += 1
         services.counters.sessions_opened += 1
         services.hub.open(self)
+        self._note(SessionDid.OPENED)
         now = services.clock.now_ms()
         self.outbox.put(
             events.welcome_event(
@@ -345,7 +366,7 @@ class Session:
                 window=hello.window,
             )
         )
-        self._watch_token()
+        self._expiry.watch(self.principal.expires_at_ms)
         self._spawn(self._synchronise(command_id, hello))
 
     async def _refresh(self, command_id: int, command: c.RefreshToken) -> None:
@@ -362,11 +383,7 @@ class Session:
                     field="token",
                 )
             self.principal = principal
-            self._warned = False
-            # Of a token that lives shorter than the warning, it comes at half its life, not at once again.
-            left_ms = principal.expires_at_ms - self._services.clock.now_ms()
-            self._warning_ms = min(self._services.token_warning_ms, left_ms // 2)
-            self._watch_token()
+            self._expiry.renewed(principal.expires_at_ms)
             outcome = c.TokenRefreshed(principal.expires_at_ms)
         except DomainError as problem:
             outcome = problem
@@ -375,7 +392,7 @@ class Session:
 
     def _ack(self, name: str, seq: int) -> None:
         position = self.positions.get(name)
-        if position is None or not self._window.acked(position, seq):
+        if position is None or not self.window.acked(position, seq):
             return
         self._services.acks.note(self.principal, name, position.acked)
         self._catch_up.go_on()
@@ -391,6 +408,8 @@ class Session:
             for kind, first, last in passed:
                 event = events.gap_event if kind == "gap" else events.skipped_event
                 self.outbox.put(event(position.log, first, last))
+                if kind == "gap":
+                    self.gaps.setdefault(position.log, []).append((first, last))
             position.head = max(position.head, self._early.get(position.log, 0))
             self.positions[position.log] = position
             if position.sent < position.end:
@@ -421,7 +440,18 @@ class Session:
                 log.warning("sync_waits", cause=str(problem), session=self.id)
                 await asyncio.sleep(_SYNC_RETRY_S)
 
+    def _lag(self, position: Position, did: SessionDid) -> None:
+        if not position.lagging:
+            self._note(did, position.log)
+        self._catch_up.lag(position)
+
+    def _note(self, did: SessionDid, log: str = "", detail: str = "") -> None:
+        user, device = self.principal.user_id, self.principal.device_id
+        self._services.trail.session(did, self.id, user, device, log, detail)
+
     def _level(self, position: Position) -> None:
+        if self._syncing is None:
+            self._note(SessionDid.LEVEL, position.log)
         if self._syncing is not None:
             self._syncing.discard(position.log)
             self._synced()
@@ -446,7 +476,7 @@ class Session:
             position = self.positions.get(name)
             if position is not None and head.last_seq > position.head:
                 position.head = head.last_seq
-                self._catch_up.lag(position)
+                self._lag(position, SessionDid.HEAD_MOVED)
 
     async def _ranges(self, name: str) -> tuple[tuple[tuple[int, int], ...], int]:
         view = await self._services.sequencer.view(name, self.principal.user_id)
@@ -524,37 +554,6 @@ class Session:
             await self._join(name)
 
     # Ending
-
-    def _watch_token(self) -> None:
-        """Warns of the token's expiry, and sees to what is due before the next heartbeat."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        services = self._services
-        left_ms = self.principal.expires_at_ms - services.clock.now_ms()
-        if left_ms <= self._warning_ms and not self._warned:
-            self._warned = True
-            self.outbox.put(events.token_expiring_event(self.principal.expires_at_ms))
-        due_ms = max(left_ms if self._warned else left_ms - self._warning_ms, 0)
-        if due_ms <= services.limits.beacon_interval_ms:
-            loop = asyncio.get_running_loop()
-            self._expiry = loop.call_later(due_ms / 1000, self._token_due)
-
-    def _token_due(self) -> None:
-        # The wall clock decides: it may have been set, and timers are not exact.
-        if self._services.clock.now_ms() < self.principal.expires_at_ms:
-            self._watch_token()
-            return
-        self._expiry = None
-        problem = DomainError(
-            Reason.TOKEN_EXPIRED, "The token has expired; connect with a new one."
-        )
-        self.end(problem, reconnect=True)
-
-    def _never_greeted(self) -> None:
-        self._expiry = None
-        problem = DomainError(Reason.HELLO_EXPECTED, "The device has not said hello.")
-        self.end(problem, reconnect=True)
 
     async def _finish(self, problem: DomainError) -> None:
         # A device that does not read is not waited for.

@@ -16,6 +16,7 @@ from ..errors import DomainError, Reason, store_unavailable
 from ..storage.base import StoreUnavailable
 from ..telemetry.counters import Counters
 from ..telemetry.tracing import Span
+from ..telemetry.trail import Trail
 from .conversations import Conversations
 from .history import History
 from .proposals import Committed, PostMessage, Submits
@@ -39,11 +40,13 @@ class Handlers:
         history: History,
         receipts: Receipts,
         counters: Counters,
+        trail: Trail,
         *,
         others: dict[type, Handler],
     ) -> None:
         self._submits = submits
         self._counters = counters
+        self._trail = trail
         self._handlers: dict[type, Handler] = {
             c.SendMessage: self._send,
             c.CreateConversation: conversations.create,
@@ -79,16 +82,16 @@ class Handlers:
         their own.
         """
         if type(command) is c.SendMessage:
-            proposal = PostMessage(
-                command.conversation_id,
-                command.id,
-                caller.user_id,
-                lambda outcome: done(
-                    c.Sent(outcome.seq, outcome.time_ms) if type(outcome) is Committed else outcome  # type: ignore[arg-type]
-                ),
-                command.content,
-                command.after,
-            )
+            log, change_id, user = command.conversation_id, command.id, caller.user_id
+
+            def decided(outcome: Committed | DomainError) -> None:
+                if type(outcome) is Committed:
+                    done(c.Sent(outcome.seq, outcome.time_ms))
+                else:
+                    self._trail.refused(log, user, change_id.text, outcome.reason.name)  # type: ignore[union-attr]
+                    done(outcome)  # type: ignore[arg-type]
+
+            proposal = PostMessage(log, change_id, user, decided, command.content, command.after)
             proposal.span = span
             self._submits.submit(proposal)
             return
