@@ -129,7 +129,10 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         await node.start()
         await server.start()
         readiness.phase = ""
-        checking = asyncio.create_task(_watch_store(store, node, server, readiness))
+        watching = (
+            asyncio.create_task(_watch_store(store, node, server, readiness)),
+            asyncio.create_task(_watch_drain(node, server, readiness)),
+        )
         # What is there now stays: the collector needs not look at it again.
         gc.collect()
         gc.freeze()
@@ -137,7 +140,8 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         try:
             yield Running(node, server.port, metrics_port)
         finally:
-            checking.cancel()
+            for watch in watching:
+                watch.cancel()
             readiness.phase = "draining: this server is about to stop"
             await _drain(settings, node, server)
 
@@ -158,6 +162,14 @@ async def _drain(settings: Settings, node: Node, server: RpcServer) -> None:
     log.info("stopped")
 
 
+async def _watch_drain(node: Node, server: RpcServer, readiness: Readiness) -> None:
+    """Nobody is to come here once an operator drains the node, which goes on for whoever stays."""
+    await node.draining.wait()
+    log.info("draining", sessions=node.counters.sessions)
+    readiness.phase = "draining: an operator has taken this server out of service"
+    await server.set_serving(False)
+
+
 async def _watch_store(store: Store, node: Node, server: RpcServer, readiness: Readiness) -> None:
     """Keeps readiness true: a node that can't write is no place to go to, nor the home of any log."""
     told = True
@@ -176,7 +188,7 @@ async def _watch_store(store: Store, node: Node, server: RpcServer, readiness: R
         if told != (trouble is None):
             told = trouble is None
             node.offer_home(told)
-            await server.set_serving(told)
+            await server.set_serving(told and not node.draining.is_set())
         await asyncio.sleep(_CHECK_EVERY_S)
 
 

@@ -22,6 +22,7 @@ from tidings_server.auth import KeysUnusable, NoSecret, mint
 from tidings_server.buses import BusUnusable
 from tidings_server.config import ConfigError, Settings, load
 from tidings_server.core.clock import SystemClock
+from tidings_server.core.principal import ADMIN_SCOPE
 from tidings_server.demo import Demo, SecretUnusable, dev_secret_path, with_dev_secret
 from tidings_server.doctor import examine
 from tidings_server.errors import DomainError
@@ -217,8 +218,11 @@ def doctor(config: Path | None) -> int:
 @click.option(
     "--scope", "scopes", multiple=True, help="A right beyond a user's own; may be repeated."
 )
+@click.option("--admin", is_flag=True, help="The same as --scope admin: for AdminService.")
 @config_option
-def token(user: str, device: str, ttl: float, scopes: tuple[str, ...], config: Path | None) -> None:
+def token(
+    user: str, device: str, ttl: float, scopes: tuple[str, ...], config: Path | None, *, admin: bool
+) -> None:
     """Print a token for USER, for development.
 
     It is signed with auth.hs256_secret or, without one, with the secret that `serve --demo` made.
@@ -226,6 +230,8 @@ def token(user: str, device: str, ttl: float, scopes: tuple[str, ...], config: P
     settings = _settings(config)
     try:
         settings = with_dev_secret(settings, make=False)
+        if admin:
+            scopes = (*scopes, ADMIN_SCOPE)
         made = mint(settings.auth.policy(), SystemClock(), user, device, ttl_s=ttl, scopes=scopes)
     except SecretUnusable as problem:
         raise Failure(str(problem)) from None

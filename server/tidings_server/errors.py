@@ -36,6 +36,7 @@ class Reason(IntEnum):
     SESSION_REPLACED = 22
     INTERNAL = 23
     INCARNATION_CHANGED = 24
+    OTHER_NODE = 25
 
 
 class Code(IntEnum):
@@ -80,6 +81,7 @@ CODES: Mapping[Reason, Code] = MappingProxyType(
         Reason.SESSION_REPLACED: Code.ABORTED,
         Reason.INTERNAL: Code.INTERNAL,
         Reason.INCARNATION_CHANGED: Code.ABORTED,
+        Reason.OTHER_NODE: Code.FAILED_PRECONDITION,
     }
 )
 """The status code of each reason: the only place where the two meet."""

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 import structlog
 
+from .admin.service import Admin
 from .bus.base import Bus, PagePublished
 from .codec.requests import RequestReader
 from .core import commands as c
 from .core.clock import Clock
-from .core.ids import uuid7
+from .core.ids import node_tag, uuid7
 from .core.limits import Limits
 from .core.pages import Page
 from .core.principal import Principal
@@ -99,12 +100,21 @@ class Node:
             user_came=self.presence.user_came,
             user_left=self.presence.user_left,
         )
+        self.draining = asyncio.Event()
+        """Set when the node begins to send its devices away."""
         self._intents: Intents | None = None
         self._takeover: Takeover | None = None
         if store.shared:
             self._intents = Intents(store, bus, self.leases.node.node_id, self.counters)
         self.sequencer = Sequencer(
-            store, clock, rng, self.counters, self._published, intents=self._intents, tracer=tracer
+            store,
+            clock,
+            rng,
+            self.counters,
+            self._published,
+            intents=self._intents,
+            tracer=tracer,
+            tag=node_tag(self.leases.node.node_id),
         )
         if store.shared:
             self._takeover = Takeover(store, bus, self.leases, self.sequencer, rng, self.counters)
@@ -112,6 +122,18 @@ class Node:
         self.host = Host(self.sequencer.submit, self.limits.max_members, self.counters, tracer)
         self.sequencer.set_effects(MembershipEffects(store, self.router))
         receipts = Receipts(store, self._pages, self.sequencer, bus)
+        self._acks = AckBook(store, self.sequencer, bus)
+        admin = Admin(
+            store,
+            self.sequencer,
+            self.router,
+            self.leases,
+            self.hub,
+            self._acks,
+            self.counters,
+            self.trail,
+            self.announce_drain,
+        )
         self.handlers = Handlers(
             self.router,
             Conversations(store, self.sequencer, self.router, clock, rng, self.limits),
@@ -122,10 +144,10 @@ class Node:
             others={
                 c.GetPresence: self.presence.get,
                 c.SetStatus: self.presence.set_status,
+                **admin.handlers,
             },
         )
         self._tracing: set[asyncio.Task[None]] = set()
-        self._acks = AckBook(store, self.sequencer, bus)
         self._services = SessionServices(
             store=store,
             pages=self._pages,
@@ -179,6 +201,7 @@ class Node:
         at most `spread_ms`.
         """
         self.hub.drain()
+        self.draining.set()
         self.offer_home(False)
         for session in self.hub.sessions:
             session.going_away(self._rng.randint(0, max(spread_ms, 0)))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.made import LOG, NOW_MS, page_of, positions, texts, times, uuids
 from tests.unit.made import messages as made_messages
 from tidings.v1 import (
+    admin_service_pb2,
     chat_service_pb2,
     conversation_pb2,
     conversation_service_pb2,
@@ -284,6 +285,7 @@ def test_a_time_that_never_was_is_not_set() -> None:
 
 def test_every_request_of_a_unary_call_can_be_read() -> None:
     modules = [
+        admin_service_pb2,
         conversation_service_pb2,
         message_service_pb2,
         receipt_service_pb2,

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit import admin_requests
 from tests.unit.made import LOG
 from tidings.v1 import (
     chat_service_pb2,
@@ -177,6 +178,7 @@ GOOD: list[tuple[Message, c.Command]] = [
         presence_service_pb2.GetPresenceRequest(user_ids=["bob", "carol", "bob"]),
         c.GetPresence(("bob", "carol")),
     ),
+    *admin_requests.GOOD,
 ]
 
 
@@ -292,6 +294,7 @@ BAD: list[tuple[Message, str]] = [
     (presence_service_pb2.GetPresenceRequest(), "user_ids"),
     (presence_service_pb2.GetPresenceRequest(user_ids=["bob"] * 501), "user_ids"),
     (presence_service_pb2.GetPresenceRequest(user_ids=["bob", "\x00"]), "user_ids[1]"),
+    *admin_requests.BAD,
 ]
 
 

@@ -9,7 +9,6 @@ from hashlib import sha256
 from typing import Any
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidings.v1 import (
     chat_service_pb2,
@@ -28,14 +27,9 @@ from ..core.limits import Limits
 from ..core.principal import Principal
 from ..core.state import GROUP_MEMBERS, SMALL_MEMBERS
 from ..errors import DomainError
+from . import admin
+from .fields import to_timestamp
 from .wire import element, text, timestamp, varint
-
-
-def to_timestamp(time_ms: int) -> Timestamp | None:
-    """A time in milliseconds since the Unix epoch; None for 0."""
-    if not time_ms:
-        return None
-    return Timestamp(seconds=time_ms // 1000, nanos=time_ms % 1000 * 1_000_000)
 
 
 def to_error(problem: DomainError, prefix: str = "") -> error_pb2.Error:
@@ -217,6 +211,7 @@ _RESPONSES: dict[type, Callable[[Any], Message]] = {
     c.StatusSet: _response_status,
     c.TokenRefreshed: _response_token,
     c.Welcomed: _response_hello,
+    **admin.RESPONSES,
 }
 
 

@@ -12,7 +12,8 @@ from ..core.entries import Body, Entry
 from ..core.records import record
 from ..errors import DomainError, Reason
 from .entries import decode_entry, proposed_entry
-from .events import to_error, to_timestamp
+from .events import to_error
+from .fields import to_timestamp
 from .wire import element, text, varint
 
 # The two sides of a stream parse nothing but these.

@@ -4,7 +4,7 @@ fault.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -22,17 +22,11 @@ from tidings.v1 import (
 
 from ..core import commands as c
 from ..core.entries import ConversationKind, NewMember, Role
-from ..core.ids import (
-    id_bytes,
-    inbox_log,
-    is_conversation_id,
-    is_inbox,
-    user_id_problem,
-    uuid7_time,
-)
+from ..core.ids import inbox_log, is_conversation_id
 from ..core.limits import Limits
 from ..core.records import record
 from ..errors import DomainError, Reason, invalid
+from . import admin, fields
 
 MAX_WINDOW = 8192
 MAX_COMMANDS_IN_FRAME = 1000
@@ -44,7 +38,6 @@ MAX_STATUS_BYTES = 256
 MAX_USERS_A_LOOKUP = 500
 MAX_CONVERSATIONS_A_LOOKUP = 1000
 MAX_TOKEN_BYTES = 16 * 1024
-MAX_POSITION = 2**62
 
 
 @record(frozen=True, slots=True)
@@ -81,6 +74,7 @@ class RequestReader:
             receipt_service_pb2.ListReceiptsRequest: self._list_receipts,
             receipt_service_pb2.GetUnreadRequest: self._get_unread,
             presence_service_pb2.GetPresenceRequest: self._get_presence,
+            **admin.READERS,
         }
 
     @property
@@ -155,8 +149,8 @@ class RequestReader:
                 f"A hello has at most {MAX_HELLO_CURSORS} cursors.",
                 field="cursors",
             )
-        _text("incarnation", r.incarnation, MAX_DEVICE_TEXT_BYTES)
-        _text("client", r.client, MAX_DEVICE_TEXT_BYTES)
+        fields.text("incarnation", r.incarnation, MAX_DEVICE_TEXT_BYTES)
+        fields.text("client", r.client, MAX_DEVICE_TEXT_BYTES)
         limits = self._limits
         if not 0 <= r.window <= MAX_WINDOW:
             raise invalid("window", "must be between 1 and 8,192, or 0 for the default")
@@ -194,33 +188,33 @@ class RequestReader:
                 field="content.text",
             )
         if content.reply_to_message_id:
-            _change_id("content.reply_to_message_id", content.reply_to_message_id)
+            fields.change_id("content.reply_to_message_id", content.reply_to_message_id)
         after = r.after_message_id
         return c.SendMessage(
-            _conversation_id(r.conversation_id),
-            _change_id("message_id", r.message_id),
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("message_id", r.message_id),
             content.SerializeToString(),
-            _change_id("after_message_id", after) if after else None,
+            fields.change_id("after_message_id", after) if after else None,
         )
 
     def _list_history(self, r: message_service_pb2.ListHistoryRequest) -> c.ListHistory:
         if r.order not in (0, 1, 2):
             raise invalid("order", "must be ASCENDING or DESCENDING")
         return c.ListHistory(
-            _log(r.conversation_id),
-            _position("from_seq", r.from_seq, least=0),
+            fields.log(r.conversation_id),
+            fields.position("from_seq", r.from_seq, least=0),
             r.order == message_service_pb2.HISTORY_ORDER_ASCENDING,
-            _page_size(r.page_size, 50, 1000),
-            _page_token(r.page_token),
+            fields.page_size(r.page_size, 50, 1000),
+            fields.page_token(r.page_token),
         )
 
     def _get_message(self, r: message_service_pb2.GetMessageRequest) -> c.GetMessage:
-        log = _conversation_id(r.conversation_id)
+        log = fields.conversation_id(r.conversation_id)
         match r.WhichOneof("key"):
             case "seq":
-                return c.GetMessage(log, _position("seq", r.seq), None)
+                return c.GetMessage(log, fields.position("seq", r.seq), None)
             case "message_id":
-                return c.GetMessage(log, 0, _change_id("message_id", r.message_id))
+                return c.GetMessage(log, 0, fields.change_id("message_id", r.message_id))
         raise invalid("key", "name the message by seq or by message_id")
 
     # Conversations
@@ -228,7 +222,7 @@ class RequestReader:
     def _create(
         self, r: conversation_service_pb2.CreateConversationRequest
     ) -> c.CreateConversation:
-        users = _users("user_ids", r.user_ids)
+        users = fields.users("user_ids", r.user_ids)
         if r.kind == conversation_pb2.CONVERSATION_KIND_DIRECT:
             if len(users) != 1:
                 raise invalid("user_ids", "a direct conversation has exactly one other user")
@@ -239,9 +233,9 @@ class RequestReader:
             raise invalid("kind", "must be DIRECT or GROUP")
         if len(users) >= MAX_MEMBERS_IN_REQUEST:
             raise invalid("user_ids", f"at most {MAX_MEMBERS_IN_REQUEST - 1} users")
-        _text("title", r.title, MAX_TITLE_BYTES)
+        fields.text("title", r.title, MAX_TITLE_BYTES)
         return c.CreateConversation(
-            ConversationKind.GROUP, users, r.title, _change_id("request_id", r.request_id)
+            ConversationKind.GROUP, users, r.title, fields.change_id("request_id", r.request_id)
         )
 
     def _add_members(self, r: conversation_service_pb2.AddMembersRequest) -> c.AddMembers:
@@ -249,65 +243,69 @@ class RequestReader:
             raise invalid("members", f"between 1 and {MAX_MEMBERS_IN_REQUEST} users")
         members: dict[str, NewMember] = {}
         for i, member in enumerate(r.members):
-            user = _user(f"members[{i}].user_id", member.user_id)
+            user = fields.user(f"members[{i}].user_id", member.user_id)
             if member.role not in (0, Role.MEMBER, Role.OWNER):
                 raise invalid(f"members[{i}].role", "must be MEMBER or OWNER")
             members.setdefault(user, NewMember(user, Role(member.role or Role.MEMBER)))
         return c.AddMembers(
-            _conversation_id(r.conversation_id),
-            _change_id("request_id", r.request_id),
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
             tuple(members.values()),
         )
 
     def _remove_member(self, r: conversation_service_pb2.RemoveMemberRequest) -> c.RemoveMember:
         return c.RemoveMember(
-            _conversation_id(r.conversation_id),
-            _change_id("request_id", r.request_id),
-            _user("user_id", r.user_id),
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
+            fields.user("user_id", r.user_id),
         )
 
     def _leave(self, r: conversation_service_pb2.LeaveConversationRequest) -> c.LeaveConversation:
         return c.LeaveConversation(
-            _conversation_id(r.conversation_id), _change_id("request_id", r.request_id)
+            fields.conversation_id(r.conversation_id), fields.change_id("request_id", r.request_id)
         )
 
     def _get_conversation(
         self, r: conversation_service_pb2.GetConversationRequest
     ) -> c.GetConversation:
-        return c.GetConversation(_conversation_id(r.conversation_id))
+        return c.GetConversation(fields.conversation_id(r.conversation_id))
 
     def _list_conversations(
         self, r: conversation_service_pb2.ListConversationsRequest
     ) -> c.ListConversations:
-        return c.ListConversations(_page_size(r.page_size, 50, 200), _page_token(r.page_token))
+        return c.ListConversations(
+            fields.page_size(r.page_size, 50, 200), fields.page_token(r.page_token)
+        )
 
     def _list_members(self, r: conversation_service_pb2.ListMembersRequest) -> c.ListMembers:
         return c.ListMembers(
-            _conversation_id(r.conversation_id),
-            _page_size(r.page_size, 100, 1000),
-            _page_token(r.page_token),
+            fields.conversation_id(r.conversation_id),
+            fields.page_size(r.page_size, 100, 1000),
+            fields.page_token(r.page_token),
         )
 
     # Receipts
 
     def _mark_delivered(self, r: receipt_service_pb2.MarkDeliveredRequest) -> c.MarkDelivered:
-        return c.MarkDelivered(_conversation_id(r.conversation_id), _position("seq", r.seq))
+        return c.MarkDelivered(
+            fields.conversation_id(r.conversation_id), fields.position("seq", r.seq)
+        )
 
     def _mark_read(self, r: receipt_service_pb2.MarkReadRequest) -> c.MarkRead:
-        return c.MarkRead(_conversation_id(r.conversation_id), _position("seq", r.seq))
+        return c.MarkRead(fields.conversation_id(r.conversation_id), fields.position("seq", r.seq))
 
     def _list_receipts(self, r: receipt_service_pb2.ListReceiptsRequest) -> c.ListReceipts:
         return c.ListReceipts(
-            _conversation_id(r.conversation_id),
-            _page_size(r.page_size, 100, 1000),
-            _page_token(r.page_token),
+            fields.conversation_id(r.conversation_id),
+            fields.page_size(r.page_size, 100, 1000),
+            fields.page_token(r.page_token),
         )
 
     def _get_unread(self, r: receipt_service_pb2.GetUnreadRequest) -> c.GetUnread:
         if len(r.conversation_ids) > MAX_CONVERSATIONS_A_LOOKUP:
             raise invalid("conversation_ids", f"at most {MAX_CONVERSATIONS_A_LOOKUP:,}")
         ids = [
-            _conversation_id(log, f"conversation_ids[{i}]")
+            fields.conversation_id(log, f"conversation_ids[{i}]")
             for i, log in enumerate(r.conversation_ids)
         ]
         return c.GetUnread(tuple(dict.fromkeys(ids)))
@@ -317,7 +315,7 @@ class RequestReader:
     def _set_status(self, r: presence_service_pb2.SetStatusRequest) -> c.SetStatus:
         if r.availability not in presence_service_pb2.Availability.values():
             raise invalid("availability", "must be AVAILABLE, AWAY or DO_NOT_DISTURB")
-        _text("status_text", r.status_text, MAX_STATUS_BYTES)
+        fields.text("status_text", r.status_text, MAX_STATUS_BYTES)
         return c.SetStatus(
             r.availability or presence_service_pb2.AVAILABILITY_AVAILABLE, r.status_text
         )
@@ -325,68 +323,16 @@ class RequestReader:
     def _get_presence(self, r: presence_service_pb2.GetPresenceRequest) -> c.GetPresence:
         if not 1 <= len(r.user_ids) <= MAX_USERS_A_LOOKUP:
             raise invalid("user_ids", f"between 1 and {MAX_USERS_A_LOOKUP} users")
-        return c.GetPresence(_users("user_ids", r.user_ids))
+        return c.GetPresence(fields.users("user_ids", r.user_ids))
 
 
 def cursor_problem(log: str, seq: int, user_id: str) -> DomainError | None:
     """What is wrong with the form of a cursor, or None."""
     if not is_conversation_id(log) and log != inbox_log(user_id):
         return invalid("conversation_id", "must be a conversation id or the caller's inbox")
-    if not 0 <= seq <= MAX_POSITION:
+    if not 0 <= seq <= fields.MAX_POSITION:
         return invalid("seq", "must be a position, or 0")
     return None
-
-
-def _conversation_id(value: str, field: str = "conversation_id") -> str:
-    if not is_conversation_id(value):
-        raise invalid(field, "must be a UUID in lower-case text form")
-    return value
-
-
-def _log(value: str) -> str:
-    return value if is_inbox(value) else _conversation_id(value)
-
-
-def _change_id(field: str, value: str) -> c.ChangeId:
-    try:
-        raw = id_bytes(value)
-        return c.ChangeId(value, raw, uuid7_time(raw))
-    except ValueError:
-        raise invalid(field, "must be a UUIDv7 in lower-case text form") from None
-
-
-def _user(field: str, value: str) -> str:
-    problem = user_id_problem(value)
-    if problem:
-        raise invalid(field, problem)
-    return value
-
-
-def _users(field: str, values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_user(f"{field}[{i}]", v) for i, v in enumerate(values)))
-
-
-def _position(field: str, value: int, *, least: int = 1) -> int:
-    if not least <= value <= MAX_POSITION:
-        raise invalid(field, f"must be a position of at least {least}")
-    return value
-
-
-def _page_size(value: int, default: int, most: int) -> int:
-    if value < 0:
-        raise invalid("page_size", "must not be negative")
-    return min(value or default, most)
-
-
-def _page_token(value: str) -> str:
-    if len(value) > 512:
-        raise invalid("page_token", "is none that this server made")
-    return value
-
-
-def _text(field: str, value: str, limit: int) -> None:
-    if len(value.encode()) > limit:
-        raise invalid(field, f"must be at most {limit} bytes of UTF-8")
 
 
 def _unknown_field(message: Message) -> DomainError:

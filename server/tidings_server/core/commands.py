@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..errors import DomainError
+from .admin import AdminCommand, AdminResult
 from .entries import ConversationKind, NewMember, Role
 from .memberships import Membership
 from .records import record
@@ -203,6 +204,7 @@ Command = (
     | ListReceipts
     | GetUnread
     | GetPresence
+    | AdminCommand
 )
 
 
@@ -398,4 +400,5 @@ Result = (
     | StatusSet
     | TokenRefreshed
     | Welcomed
+    | AdminResult
 )

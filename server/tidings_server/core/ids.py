@@ -35,6 +35,11 @@ def derived_uuid7(time_ms: int, *cause: str) -> str:
     return _text(value)
 
 
+def node_tag(node_id: str) -> bytes:
+    """Four bytes that the ids of a node's commits begin with: they tell the few nodes that live from each other."""
+    return _digest(("node", node_id))[:4]
+
+
 def derived_uuid8(*cause: str) -> str:
     """A UUIDv8 that is a hash of its cause."""
     value = int.from_bytes(_digest(cause)[:16], "big")

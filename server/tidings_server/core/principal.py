@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ADMIN_SCOPE = "admin"
+"""The scope of a token that may call AdminService."""
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:

@@ -54,7 +54,11 @@ class AckBook:
 
     def remembered(self, principal: Principal) -> dict[str, int]:
         """The cursors of a device that are not written yet."""
-        key = (principal.user_id, principal.device_id)
+        return self.remembered_of(principal.user_id, principal.device_id)
+
+    def remembered_of(self, user_id: str, device_id: str) -> dict[str, int]:
+        """The same, by the names of user and device."""
+        key = (user_id, device_id)
         return {**self._being_written.get(key, {}), **self._cursors.get(key, {})}
 
     async def close(self) -> None:

@@ -58,7 +58,7 @@ class Session:
         """The W3C trace context that the session was opened with."""
         self.window = Window(services.limits.window)
         self.gaps: dict[str, list[tuple[int, int]]] = {}
-        """What of each log was announced as a gap when the session began."""
+        """What of each log was announced as a gap when the session began, beyond what the device had acknowledged."""
         self._services = services
         self._catch_up = CatchUp(
             services.pages,
@@ -408,8 +408,9 @@ class Session:
             for kind, first, last in passed:
                 event = events.gap_event if kind == "gap" else events.skipped_event
                 self.outbox.put(event(position.log, first, last))
-                if kind == "gap":
-                    self.gaps.setdefault(position.log, []).append((first, last))
+                unseen = max(first, plan.remembered.get(position.log, 0) + 1)
+                if kind == "gap" and unseen <= last:
+                    self.gaps.setdefault(position.log, []).append((unseen, last))
             position.head = max(position.head, self._early.get(position.log, 0))
             self.positions[position.log] = position
             if position.sent < position.end:

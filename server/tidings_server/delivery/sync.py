@@ -29,12 +29,13 @@ Ranges = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class SyncPlan:
-    """Where a session starts: a position for each log with what is passed over before it, and the
-    cursors that were not taken.
+    """Where a session starts: a position for each log with what is passed over before it, the
+    cursors that were not taken, and those that were remembered of the device.
     """
 
     starts: list[tuple[Position, Passed]]
     refused: tuple[c.RefusedCursor, ...]
+    remembered: dict[str, int]
 
 
 class Synchroniser:
@@ -87,7 +88,7 @@ class Synchroniser:
                 position.acked = begin.passed[0][1] - 1
                 position.passed = [(first, last) for _, first, last in begin.passed]
             starts.append((position, begin.passed))
-        return SyncPlan(starts, tuple(refused))
+        return SyncPlan(starts, tuple(refused), stored)
 
     async def _visible(self, user: str, heads: dict[str, Head]) -> dict[str, tuple[Head, Ranges]]:
         """The logs that the user may see something of, each with its head and the visible ranges."""

@@ -68,7 +68,8 @@ class Sequencer:
 
     `published` is told of every page that was committed here, in the order of each log. `intents`
     carries appends where others see to what a node leaves undone. `effects` writes what a change
-    brings about outside its log; it may be called again for the same change.
+    brings about outside its log; it may be called again for the same change. The ids of commits
+    begin with `tag`, at most 4 bytes.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Sequencer:
         intents: Intents | None = None,
         tracer: Tracer = NO_TRACER,
         max_idle_logs: int = 20_000,
+        tag: bytes = b"",
     ) -> None:
         self._store = store
         self._intents = intents
@@ -99,9 +101,9 @@ class Sequencer:
         self._flush_scheduled = False
         # In the order of their beginning, so that they end in the same order in every run.
         self._tasks: dict[asyncio.Task[None], None] = {}
-        # A commit id is a random prefix for the process and a count: unique without asking for randomness
-        # each time.
-        self._commit_prefix = rng.getrandbits(64).to_bytes(8, "big")
+        # A commit id is a prefix for the process, random but for the node's tag, and a count: unique without asking for
+        # randomness each time.
+        self._commit_prefix = (tag + rng.getrandbits(64).to_bytes(8, "big"))[:8]
         self._commits = 0
         self._closed = False
 
@@ -172,6 +174,16 @@ class Sequencer:
         """The number of members of a conversation, if it is known without reading."""
         entry = self._logs.get(name)
         return entry.state.conversation.member_count if entry and entry.state else None
+
+    @property
+    def loaded(self) -> int:
+        """The number of logs that are in memory."""
+        return len(self._logs)
+
+    def loaded_state(self, name: str) -> LogState | None:
+        """What is known of a log without reading; it may be old where others append as well."""
+        entry = self._logs.get(name)
+        return entry.state if entry is not None else None
 
     async def head(self, name: str) -> int:
         """The newest position of a log. Raises DomainError (STORE_UNAVAILABLE)."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from ..core.principal import Principal
+from ..core.principal import ADMIN_SCOPE, Principal
 from ..errors import DomainError, Reason
 from .status import status_code, trailers
 
@@ -20,6 +20,7 @@ class Access(Enum):
 
     PUBLIC = "anybody"
     USER = "whoever has a valid token"
+    ADMIN = "whoever has a valid token with the scope admin"
 
 
 RULES: dict[str, Access] = {
@@ -40,6 +41,12 @@ RULES: dict[str, Access] = {
     "/tidings.v1.ReceiptService/GetUnread": Access.USER,
     "/tidings.v1.PresenceService/GetPresence": Access.USER,
     "/tidings.v1.PresenceService/SetStatus": Access.USER,
+    "/tidings.v1.AdminService/ListNodes": Access.ADMIN,
+    "/tidings.v1.AdminService/ListSessions": Access.ADMIN,
+    "/tidings.v1.AdminService/GetConversationState": Access.ADMIN,
+    "/tidings.v1.AdminService/ListConversationStates": Access.ADMIN,
+    "/tidings.v1.AdminService/DrainNode": Access.ADMIN,
+    "/tidings.v1.AdminService/ExplainDelivery": Access.ADMIN,
     "/grpc.health.v1.Health/Check": Access.PUBLIC,
     "/grpc.health.v1.Health/Watch": Access.PUBLIC,
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Access.PUBLIC,
@@ -72,6 +79,12 @@ async def authenticate(context: grpc.aio.ServicerContext[Any, Any], verify: Veri
             if scheme.lower() == "bearer" and token:
                 return await verify(token.strip())
     raise DomainError(Reason.TOKEN_INVALID, "The metadata has no 'authorization: Bearer <token>'.")
+
+
+def authorise(method: str, caller: Principal) -> None:
+    """Refuses a caller whom the table does not allow a method. Raises DomainError (DENIED)."""
+    if RULES[method] is Access.ADMIN and ADMIN_SCOPE not in caller.scopes:
+        raise DomainError(Reason.DENIED, 'This needs a token with the scope "admin".')
 
 
 async def _deny(frames: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: ARG001

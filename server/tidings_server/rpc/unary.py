@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from tidings.v1 import (
+    admin_service_pb2,
     chat_service_pb2,
     conversation_service_pb2,
     message_service_pb2,
@@ -23,7 +24,7 @@ from tidings.v1 import (
 from ..codec.events import to_response
 from ..errors import DomainError, Reason
 from ..node import Node
-from .access import authenticate
+from .access import authenticate, authorise
 from .reads import Reads
 from .status import status_code, trailers
 
@@ -33,6 +34,7 @@ UNARY: tuple[ServiceDescriptor, ...] = (
     message_service_pb2.DESCRIPTOR.services_by_name["MessageService"],
     receipt_service_pb2.DESCRIPTOR.services_by_name["ReceiptService"],
     presence_service_pb2.DESCRIPTOR.services_by_name["PresenceService"],
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
 )
 
 Call = Callable[[Message, grpc.aio.ServicerContext[Any, Any]], Awaitable[Message]]
@@ -52,7 +54,8 @@ def unary_services(node: Node) -> list[grpc.GenericRpcHandler]:
 
 def _handler(node: Node, method: MethodDescriptor, reads: Reads) -> grpc.RpcMethodHandler[Any, Any]:
     request_type = GetMessageClass(method.input_type)
-    is_read = method.name.startswith(("Get", "List"))
+    is_read = method.name.startswith(("Get", "List", "Explain"))
+    path = f"/{method.containing_service.full_name}/{method.name}"
     # As the commands of a stream are named: an operation has one name, whichever way it comes.
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
 
@@ -70,6 +73,7 @@ def _handler(node: Node, method: MethodDescriptor, reads: Reads) -> grpc.RpcMeth
         span = node.tracer.command(name, parent=traceparent(context))
         try:
             principal = await authenticate(context, node.verify)
+            authorise(path, principal)
             command = node.reader.read(parse(raw))
             if is_read:
                 user = principal.user_id

@@ -59,10 +59,16 @@ def settings(folder: Path, **groups: dict[str, Any]) -> Settings:
     return Settings(**given)  # type: ignore[arg-type]
 
 
-def token(user: str, device: str = "phone", ttl_s: float = 3600, **policy: Any) -> str:
+def token(
+    user: str,
+    device: str = "phone",
+    ttl_s: float = 3600,
+    scopes: tuple[str, ...] = (),
+    **policy: Any,
+) -> str:
     """A token for a device of a user; `policy` says otherwise what it claims."""
     claims = {"issuer": "tidings", "audience": "tidings", "hs256_secret": SECRET.encode()} | policy
-    return mint(TokenPolicy(**claims), SystemClock(), user, device, ttl_s=ttl_s)
+    return mint(TokenPolicy(**claims), SystemClock(), user, device, ttl_s=ttl_s, scopes=scopes)
 
 
 def bearer(token_text: str) -> Metadata:

@@ -12,14 +12,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.integration.streams.raw import Call, Server, bearer, refusal, token
+from tests.unit import admin_requests
 from tidings.v1 import chat_service_pb2
 from tidings_server.codec.requests import RequestReader
 from tidings_server.core import commands as c
+from tidings_server.core.admin import AdminCommand
 from tidings_server.core.limits import Limits
+from tidings_server.core.principal import Principal
+from tidings_server.errors import DomainError, Reason
 from tidings_server.rpc.access import RULES, Access
 from tidings_server.rpc.unary import CHAT, UNARY
 
 METHODS = [f"/{s.full_name}/{m.name}" for s in (CHAT, *UNARY) for m in s.methods]
+READER = RequestReader(Limits())
 SESSION_ONLY = {c.Hello, c.RefreshToken}
 
 
@@ -30,7 +35,10 @@ def call(server: Server, method: str) -> Call:
 def test_the_table_names_every_method() -> None:
     ours = {method for method in RULES if method.startswith("/tidings.")}
     assert ours == set(METHODS)
-    assert all(RULES[method] is Access.USER for method in METHODS)
+    # What is for operators is for nobody else, and everything else for everybody.
+    for method in METHODS:
+        admins = method.startswith("/tidings.v1.AdminService/")
+        assert RULES[method] is (Access.ADMIN if admins else Access.USER)
 
 
 async def test_every_command_has_a_reader_and_a_handler(server: Server) -> None:
@@ -42,6 +50,7 @@ async def test_every_command_has_a_reader_and_a_handler(server: Server) -> None:
     requests = {GetMessageClass(m.input_type) for s in UNARY for m in s.methods}
     assert requests <= readable
     commands = set(c.Command.__args__)
+    assert commands >= set(AdminCommand.__args__)
     assert server.node.handlers.commands | SESSION_ONLY == commands
     assert not server.node.handlers.commands & SESSION_ONLY
 
@@ -53,9 +62,30 @@ async def test_no_method_without_a_token(server: Server, method: str) -> None:
     assert refusal(caught.value).code == "UNAUTHENTICATED"
 
 
+@pytest.mark.parametrize("method", [m for m in METHODS if RULES[m] is Access.ADMIN])
+@pytest.mark.parametrize("scopes", [(), ("Admin", "administrator", "user")])
+async def test_no_method_of_operators_without_the_scope(
+    server: Server, method: str, scopes: tuple[str, ...]
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        # Whatever is in it: nothing of the request is looked at.
+        await call(server, method)(b"garbage", metadata=bearer(token("alice", scopes=scopes)))
+    found = refusal(caught.value)
+    assert (found.code, found.reason, found.field) == ("PERMISSION_DENIED", "DENIED", "")
+
+
+async def test_no_command_of_operators_without_the_scope(server: Server) -> None:
+    commands = [READER.read(request) for request, _ in admin_requests.GOOD]
+    assert {type(command) for command in commands} == set(AdminCommand.__args__)
+    for command in commands:
+        with pytest.raises(DomainError) as caught:
+            await server.node.handlers.execute(Principal("alice", "phone", 1 << 60), command)
+        assert caught.value.reason is Reason.DENIED
+
+
 @pytest.mark.parametrize("method", [m for m in METHODS if not m.endswith("/Chat")])
 async def test_garbage_is_refused_by_every_method(server: Server, method: str) -> None:
-    metadata = bearer(token("alice"))
+    metadata = bearer(token("alice", scopes=("admin",)))
     garbage = random.Random(7).randbytes(300)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(server, method)(garbage, metadata=metadata)

@@ -1,0 +1,90 @@
+"""Fields that many messages have: how their values are checked when they are read, and written.
+
+Those that read raise DomainError (INVALID_FIELD) with the name of the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ..core import commands as c
+from ..core.ids import (
+    id_bytes,
+    is_conversation_id,
+    is_inbox,
+    user_id_problem,
+    uuid7_time,
+)
+from ..errors import invalid
+
+MAX_POSITION = 2**62
+
+
+def to_timestamp(time_ms: int) -> Timestamp | None:
+    """A time in milliseconds since the Unix epoch; None for 0."""
+    if not time_ms:
+        return None
+    return Timestamp(seconds=time_ms // 1000, nanos=time_ms % 1000 * 1_000_000)
+
+
+def conversation_id(value: str, field: str = "conversation_id") -> str:
+    """The id of a conversation."""
+    if not is_conversation_id(value):
+        raise invalid(field, "must be a UUID in lower-case text form")
+    return value
+
+
+def log(value: str) -> str:
+    """A conversation's id, or the name of an inbox."""
+    return value if is_inbox(value) else conversation_id(value)
+
+
+def change_id(field: str, value: str) -> c.ChangeId:
+    """A client's id of a change."""
+    try:
+        raw = id_bytes(value)
+        return c.ChangeId(value, raw, uuid7_time(raw))
+    except ValueError:
+        raise invalid(field, "must be a UUIDv7 in lower-case text form") from None
+
+
+def user(field: str, value: str) -> str:
+    """A user id."""
+    problem = user_id_problem(value)
+    if problem:
+        raise invalid(field, problem)
+    return value
+
+
+def users(field: str, values: Iterable[str]) -> tuple[str, ...]:
+    """User ids, without doubles."""
+    return tuple(dict.fromkeys(user(f"{field}[{i}]", v) for i, v in enumerate(values)))
+
+
+def position(field: str, value: int, *, least: int = 1) -> int:
+    """A position."""
+    if not least <= value <= MAX_POSITION:
+        raise invalid(field, f"must be a position of at least {least}")
+    return value
+
+
+def page_size(value: int, default: int, most: int) -> int:
+    """How many items a page has; more than the most are taken as that."""
+    if value < 0:
+        raise invalid("page_size", "must not be negative")
+    return min(value or default, most)
+
+
+def page_token(value: str) -> str:
+    """Where a page begins."""
+    if len(value) > 512:
+        raise invalid("page_token", "is none that this server made")
+    return value
+
+
+def text(field: str, value: str, limit: int) -> None:
+    """Refuses texts of more than `limit` bytes."""
+    if len(value.encode()) > limit:
+        raise invalid(field, f"must be at most {limit} bytes of UTF-8")
