@@ -117,7 +117,8 @@ def decide(state: LogState, proposal: Proposal, stamp: int) -> Body | None:
     """What a commit at `stamp` appends for a proposal, whose users are known; see
     `Proposal.decide`.
     """
-    if state.conversation.readable_only:
+    # A note says what its cause does, whatever else the inbox holds.
+    if state.conversation.readable_only and not isinstance(proposal, NoteInInbox):
         raise store_unavailable()
     _check_time(state, proposal, stamp)
     return proposal.decide(state.conversation, state.memberships)
