@@ -97,6 +97,7 @@ class Node:
             rng,
             self.limits.beacon_interval_ms,
             self.trail,
+            self.counters,
             user_came=self.presence.user_came,
             user_left=self.presence.user_left,
         )

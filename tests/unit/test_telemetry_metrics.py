@@ -98,6 +98,7 @@ def test_everything_counted_is_published(counters: Counters, endpoint: str) -> N
     counters.catch_up_entries = 18
     counters.outbox_bytes = 19
     counters.outbox_overflows = 20
+    counters.lagging_logs = 27
     counters.frames_in, counters.frames_out = 21, 22
     counters.frame_bytes_in, counters.frame_bytes_out = 23, 24
     got = scrape(endpoint)
@@ -122,6 +123,7 @@ def test_everything_counted_is_published(counters: Counters, endpoint: str) -> N
         "tidings_catch_up_entries_total": 18,
         "tidings_outbox_bytes": 19,
         "tidings_outbox_overflows_total": 20,
+        "tidings_lagging_logs": 27,
         'tidings_frames_total{direction="in"}': 21,
         'tidings_frames_total{direction="out"}': 22,
         'tidings_frame_bytes_total{direction="in"}': 23,

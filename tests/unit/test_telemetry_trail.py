@@ -25,7 +25,7 @@ def test_pages_are_found_by_any_of_their_positions() -> None:
     assert firsts == [None, (1, 3), (1, 3), (1, 3), (4, 2), (4, 2), None]
     assert trail.commit_of("three", 1) is None
     assert trail.offer_of("one", 1) is None
-    trail.offered("one", page(1, 3), 7)
+    trail.offered(5, "one", page(1, 3), 7)
     offer = trail.offer_of("one", 2)
     assert offer is not None
     assert offer.sessions == 7

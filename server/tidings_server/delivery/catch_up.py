@@ -79,7 +79,10 @@ class CatchUp:
         """A log must be read from what was sent."""
         if not position.lagging:
             position.lagging = True
+            position.lag_began = asyncio.get_running_loop().time()
             self._lagging.append(position)
+            if not self.closed:
+                self._counters.lagging_logs += 1
         self.go_on()
 
     def go_on(self) -> None:
@@ -88,7 +91,9 @@ class CatchUp:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def close(self) -> None:
-        """Ends for good."""
+        """Ends for good. May be called twice."""
+        if not self.closed:
+            self._counters.lagging_logs -= len(self._lagging)
         self.closed = True
         if self._task is not None:
             self._task.cancel()
@@ -109,6 +114,9 @@ class CatchUp:
                 if more:
                     self._lagging.append(position)
                 else:
+                    lag_s = asyncio.get_running_loop().time() - position.lag_began
+                    self._counters.lagging_logs -= 1
+                    self._counters.lag_duration_seconds.observe(lag_s)
                     self._level(position)
         except Exception:
             log.exception("catch_up_failed")

@@ -16,6 +16,7 @@ from ..core.pages import Page, PageFlag
 from ..core.state import SMALL_MEMBERS
 from ..errors import DomainError, Reason
 from ..storage.tail_cache import TailCache
+from ..telemetry.counters import Counters
 from ..telemetry.trail import Trail
 from .session import Session
 
@@ -39,6 +40,7 @@ class Hub:
         rng: random.Random,
         beacon_interval_ms: int,
         trail: Trail,
+        counters: Counters,
         *,
         user_came: Callable[[str], None],
         user_left: Callable[[str], None],
@@ -49,6 +51,7 @@ class Hub:
         self._rng = rng
         self._interval_s = beacon_interval_ms / 1000
         self._trail = trail
+        self._counters = counters
         self._user_came = user_came
         self._user_left = user_left
         # Sessions in the order of joining; dicts, since rooms of thousands join one by one.
@@ -214,7 +217,9 @@ class Hub:
             return
         page = publication.page
         self._pages.add(publication.log, page)
-        self._trail.offered(publication.log, page, len(joined))
+        now_ms = self._clock.now_ms()
+        self._trail.offered(now_ms, publication.log, page, len(joined))
+        self._counters.publication_duration_seconds.observe(max(now_ms - page.stamp, 0) / 1000)
         if len(joined) > SMALL_MEMBERS:
             if not self._deferred:
                 asyncio.get_running_loop().call_later(GATHER_S, self._flush_deferred)

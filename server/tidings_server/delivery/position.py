@@ -19,7 +19,17 @@ class Position:
     `sent + 1` is pushed. `ranges` are what the user may see, known to be right up to `checked`.
     """
 
-    __slots__ = ("acked", "checked", "head", "lagging", "log", "passed", "ranges", "sent")
+    __slots__ = (
+        "acked",
+        "checked",
+        "head",
+        "lag_began",
+        "lagging",
+        "log",
+        "passed",
+        "ranges",
+        "sent",
+    )
 
     def __init__(
         self,
@@ -36,6 +46,8 @@ class Position:
         self.ranges = ranges
         self.checked = checked
         self.lagging = False
+        # By the event loop's clock.
+        self.lag_began = 0.0
         # Positions passed over among those sent and not acknowledged: they are no entries.
         self.passed: list[tuple[int, int]] = []
 

@@ -68,8 +68,11 @@ class Counters:
         "heads_taken_over",
         "hosted",
         "intents",
+        "lag_duration_seconds",
+        "lagging_logs",
         "outbox_bytes",
         "outbox_overflows",
+        "publication_duration_seconds",
         "sessions",
         "sessions_ended",
         "sessions_opened",
@@ -123,6 +126,14 @@ class Counters:
         """From the definite answer of the store to the write of the frame, for entries that were
         pushed.
         """
+        self.publication_duration_seconds = Histogram(DURATION_BOUNDS)
+        """From the stamp of a page to its arrival at sessions that follow its log, by the clocks of
+        the nodes that committed it and that has the sessions. Never less than 0.
+        """
+        self.lagging_logs: int = 0
+        """Gauge: logs that sessions have fallen behind in, each counted for each session."""
+        self.lag_duration_seconds = Histogram(DURATION_BOUNDS)
+        """From when a session fell behind in a log, also by connecting, to when it was level."""
         self.catch_up_pages: int = 0
         """Pages sent by catching up."""
         self.catch_up_entries: int = 0

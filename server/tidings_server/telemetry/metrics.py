@@ -111,6 +111,12 @@ _TOTALS = (
 )
 _GAUGES = (
     ("tidings.sessions", "", "Sessions open now.", "sessions"),
+    (
+        "tidings.lagging_logs",
+        "",
+        "Logs that sessions have fallen behind in, each counted for each session.",
+        "lagging_logs",
+    ),
     ("tidings.outbox", "By", "Bytes waiting in the outboxes of all sessions.", "outbox_bytes"),
 )
 _HISTOGRAMS = (
@@ -126,6 +132,18 @@ _HISTOGRAMS = (
         "s",
         "From the commit of a pushed entry to the write of its frame.",
         "delivery_duration_seconds",
+    ),
+    (
+        "tidings.publication.duration",
+        "s",
+        "From the stamp of a page to its arrival at sessions, by the clocks of their nodes.",
+        "publication_duration_seconds",
+    ),
+    (
+        "tidings.lag.duration",
+        "s",
+        "From when a session fell behind in a log to when it was level.",
+        "lag_duration_seconds",
     ),
 )
 

@@ -91,9 +91,9 @@ class Trail:
         """A page was committed here and handed to the bus."""
         self._committed.append((self._now_ms(), log, page.first_seq, page.count))
 
-    def offered(self, log: str, page: Page, sessions: int) -> None:
+    def offered(self, now_ms: int, log: str, page: Page, sessions: int) -> None:
         """A page came from the bus and is handed to so many sessions."""
-        self._offered.append((self._now_ms(), log, page.first_seq, page.count, sessions))
+        self._offered.append((now_ms, log, page.first_seq, page.count, sessions))
 
     # Off the hot path
 
