@@ -1,4 +1,5 @@
-"""The command line: `tidings-server serve | migrate | token | backup | restore | begin-history | doctor`.
+"""The command line: `tidings-server serve | migrate | token | backup | restore | begin-history | doctor`, and
+`explain | nodes | sessions`, which ask a running server.
 
 Answers go to standard output; the log and errors, one line each, to standard error. Exit codes: 0 for success, 1 when
 something failed, 2 for a wrong command line or wrong settings.
@@ -33,6 +34,7 @@ from tidings_server.telemetry import logging
 
 if TYPE_CHECKING:
     from tidings_server.app import Running
+    from tidings_server.rpc.operator import Operator
 
 _MOST_FILES = 1 << 20
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -227,12 +229,89 @@ def token(
 
     It is signed with auth.hs256_secret or, without one, with the secret that `serve --demo` made.
     """
+    if admin:
+        scopes = (*scopes, ADMIN_SCOPE)
+    click.echo(_mint(_settings(config), user, device, ttl, scopes))
+
+
+server_option = click.option(
+    "--server",
+    envvar="TIDINGS_SERVER",
+    help="The server's address; otherwise TIDINGS_SERVER has it, or it is grpc.listen of the settings.",
+)
+token_option = click.option(
+    "--token",
+    envvar="TIDINGS_ADMIN_TOKEN",
+    help="A token with the scope admin; otherwise TIDINGS_ADMIN_TOKEN has it, or one is made as `token --admin` does.",
+)
+
+
+@cli.command()
+@click.argument("conversation")
+@click.argument("message")
+@click.argument("user")
+@click.option("--device", "devices", multiple=True, help="A device to look at; may be repeated.")
+@server_option
+@token_option
+@config_option
+def explain(
+    conversation: str,
+    message: str,
+    user: str,
+    devices: tuple[str, ...],
+    server: str | None,
+    token: str | None,
+    config: Path | None,
+) -> None:
+    """Tell what became of a message on its way to USER, or why it has not arrived.
+
+    MESSAGE is its id or its position.
+    """
+    with _operator(server, token, config) as operator:
+        for line in operator.explain(conversation, message, user, devices):
+            click.echo(line)
+
+
+@cli.command()
+@server_option
+@token_option
+@config_option
+def nodes(server: str | None, token: str | None, config: Path | None) -> None:
+    """List the nodes that live, as a server knows them."""
+    with _operator(server, token, config) as operator:
+        for line in operator.nodes():
+            click.echo(line)
+
+
+@cli.command()
+@click.argument("user", default="")
+@server_option
+@token_option
+@config_option
+def sessions(user: str, server: str | None, token: str | None, config: Path | None) -> None:
+    """List the sessions of a server, or those of USER there."""
+    with _operator(server, token, config) as operator:
+        for line in operator.sessions(user):
+            click.echo(line)
+
+
+@contextmanager
+def _operator(server: str | None, token: str | None, config: Path | None) -> Iterator[Operator]:
+    """Asks a server; what it refuses becomes one line."""
+    from tidings_server.rpc.operator import Operator, Unanswered  # noqa: PLC0415 (it needs grpc)
+
     settings = _settings(config)
+    made = token or _mint(settings, "operator", "cli", 600, (ADMIN_SCOPE,))
+    try:
+        yield Operator(server or settings.grpc.listen, made)
+    except Unanswered as problem:
+        raise Failure(str(problem)) from None
+
+
+def _mint(settings: Settings, user: str, device: str, ttl: float, scopes: tuple[str, ...]) -> str:
     try:
         settings = with_dev_secret(settings, make=False)
-        if admin:
-            scopes = (*scopes, ADMIN_SCOPE)
-        made = mint(settings.auth.policy(), SystemClock(), user, device, ttl_s=ttl, scopes=scopes)
+        return mint(settings.auth.policy(), SystemClock(), user, device, ttl_s=ttl, scopes=scopes)
     except SecretUnusable as problem:
         raise Failure(str(problem)) from None
     except NoSecret:
@@ -241,7 +320,6 @@ def token(
         ) from None
     except DomainError as problem:
         raise Misuse(problem.message) from None
-    click.echo(made)
 
 
 def _settings(config: Path | None) -> Settings:

@@ -28,7 +28,13 @@ from tidings_server.core.limits import MAX_WINDOW, Limits
 PREFIX = "TIDINGS_"
 CONFIG_VARIABLE = "TIDINGS_CONFIG"
 CLIENT_VARIABLES = frozenset(
-    {"TIDINGS_TOKEN", "TIDINGS_SERVER", "TIDINGS_DEVICE", "TIDINGS_CHAT_THEME"}
+    {
+        "TIDINGS_TOKEN",
+        "TIDINGS_ADMIN_TOKEN",
+        "TIDINGS_SERVER",
+        "TIDINGS_DEVICE",
+        "TIDINGS_CHAT_THEME",
+    }
 )
 """Names that clients read: people set them in the shell that they start the server from, too."""
 MIN_SECRET_BYTES = 32
