@@ -250,7 +250,15 @@ async def test_a_device_that_does_not_acknowledge(world: World, log: str) -> Non
     assert (waiting.state, waiting.cause, waiting.seq) == (NO, FactCause.WINDOW_FULL, 2)
     bob.send(acks=[(inbox_log("bob"), 1), (log, 2)])
     await until(lambda: bob.applied(log) == 4)
-    assert (await explained(world, log, 4, "bob")).outcome is DeliveryOutcome.SENT
+    got = await explained(world, log, 4, "bob")
+    assert got.outcome is DeliveryOutcome.SENT
+    # What held it up is told afterwards too.
+    assert [n.text for n in got.notes] == [
+        "opened",
+        "fell behind: the device has too much to acknowledge",
+        "was level again",
+    ]
+    assert {(n.device_id, n.session_id) for n in got.notes} == {("phone", bob.session.id)}
 
 
 async def test_a_device_that_misses_too_much_is_told_of_a_gap(world: World, log: str) -> None:

@@ -141,9 +141,10 @@ def test_an_explanation() -> None:
         "phone",
         "s",
     )
+    note = a.SessionNote(NOW_MS, "phone", "s", "was level again")
     entry = a.ExplainedEntry(4, "an id", "alice", "message", NOW_MS)
     told = events.to_response(
-        a.DeliveryExplained(a.DeliveryOutcome.WAITING, (fact,), entry, "", 9, "n1")
+        a.DeliveryExplained(a.DeliveryOutcome.WAITING, (fact,), entry, "", 9, "n1", (note,))
     )
     assert told == pb.ExplainDeliveryResponse(
         outcome=pb.DELIVERY_OUTCOME_WAITING,
@@ -168,6 +169,11 @@ def test_an_explanation() -> None:
         commit_time=at(NOW_MS),
         head_seq=9,
         node_id="n1",
+        notes=[
+            pb.SessionNote(
+                time=at(NOW_MS), device_id="phone", session_id="s", text="was level again"
+            )
+        ],
     )
     absent = a.DeliveryExplained(a.DeliveryOutcome.NOT_COMMITTED, (), None, "an id", 9, "n1")
     assert events.to_response(absent) == pb.ExplainDeliveryResponse(

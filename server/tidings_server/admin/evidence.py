@@ -75,6 +75,7 @@ class Witness:
             membership = (await self._sequencer.view(log, user)).membership
             receipt = (await self._store.receipts_of(user, [log])).get(log, receipt)
         rows = await self._store.presence([user])
+        traces = self._trail.sessions_of(user, log)
         at = entry.seq if entry is not None else 0
         message_id = asked.id.text if asked.id is not None else ""
         return Evidence(
@@ -89,15 +90,18 @@ class Witness:
             membership=membership,
             marks_kept=keeps_delivered(members),
             receipt=receipt,
-            devices=await self._devices(asked, at),
+            devices=await self._devices(asked, at, traces),
             online=user in await self._leases.online([user]),
             last_seen_ms=rows.get(user, PresenceRow(user)).last_seen_ms,
             other_nodes=other_nodes(self._leases),
             commit=self._trail.commit_of(log, at),
             commits_since_ms=self._trail.commits_since_ms,
             offer=self._trail.offer_of(log, at),
+            offers_since_ms=self._trail.offers_since_ms,
+            offers_forgotten=self._trail.offers_forgotten,
             refusals=tuple(self._trail.refusals_of(log, message_id)),
             refusals_since_ms=self._trail.refusals_since_ms,
+            sessions=tuple(traces),
         )
 
     async def _position(self, state: LogState, asked: ExplainDelivery) -> tuple[int, bool]:
@@ -126,11 +130,13 @@ class Witness:
         tag = page.commit_id[:4]
         return next((n for n in self._leases.nodes() if node_tag(n) == tag), "")
 
-    async def _devices(self, asked: ExplainDelivery, seq: int) -> tuple[DeviceEvidence, ...]:
+    async def _devices(
+        self, asked: ExplainDelivery, seq: int, traces: list[SessionTrace]
+    ) -> tuple[DeviceEvidence, ...]:
         log, user = asked.conversation_id, asked.user_id
         sessions = {s.principal.device_id: s for s in self._hub.sessions_of(user)}
         left: dict[str, SessionTrace] = {}
-        for trace in self._trail.sessions_of(user, log):
+        for trace in traces:
             if trace.did is SessionDid.ENDED:
                 left[trace.device_id] = trace
         devices = dict.fromkeys((*asked.device_ids, *sessions, *left))

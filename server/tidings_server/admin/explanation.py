@@ -16,12 +16,17 @@ from ..core.admin import (
     FactCause,
     FactSource,
     FactState,
+    SessionNote,
 )
 from ..core.admin import DeliveryStep as Step
 from ..core.memberships import Membership
 from ..storage.base import Receipt
 from ..telemetry.trail import PageTrace, RefusalTrace, SessionTrace
 
+NOTES = 50
+"""The most of what happened to sessions that is told."""
+
+_UNSEEN = (DeliveryOutcome.NOT_COMMITTED, DeliveryOutcome.NOT_FOR_USER)
 YES, NO, UNKNOWN = FactState.YES, FactState.NO, FactState.UNKNOWN
 
 
@@ -75,8 +80,11 @@ class Evidence:
     commit: PageTrace | None
     commits_since_ms: int
     offer: PageTrace | None
+    offers_since_ms: int
+    offers_forgotten: bool
     refusals: tuple[RefusalTrace, ...]
     refusals_since_ms: int
+    sessions: tuple[SessionTrace, ...]
 
 
 def explain(e: Evidence) -> DeliveryExplained:
@@ -92,7 +100,14 @@ def explain(e: Evidence) -> DeliveryExplained:
         if visible.state is YES:
             facts += (*_published(e, e.entry), _connected(e), *_devices(e, seq), *_marks(e, seq))
             outcome = _outcome(e, facts)
-    return DeliveryExplained(outcome, facts, e.entry, e.asked_id, e.head, e.node_id)
+    shown = e.sessions[-NOTES:] if outcome not in _UNSEEN else ()
+    notes = tuple(_note(trace) for trace in shown)
+    return DeliveryExplained(outcome, facts, e.entry, e.asked_id, e.head, e.node_id, notes)
+
+
+def _note(trace: SessionTrace) -> SessionNote:
+    text = f"{trace.did.value}: {trace.detail}" if trace.detail else trace.did.value
+    return SessionNote(trace.time_ms, trace.device_id, trace.session_id, text)
 
 
 # The log
@@ -207,7 +222,7 @@ def _published(e: Evidence, entry: ExplainedEntry) -> Iterator[DeliveryFact]:
         )
     else:
         text = "This node remembers nothing of it: it was before, or another node's."
-        yield _forgotten(e, Step.PUBLISHED, text)
+        yield _forgotten(e, Step.PUBLISHED, text, e.commits_since_ms)
     if e.offer is not None:
         yield DeliveryFact(
             Step.OFFERED,
@@ -217,21 +232,24 @@ def _published(e: Evidence, entry: ExplainedEntry) -> Iterator[DeliveryFact]:
             time_ms=e.offer.time_ms,
             node_id=e.node_id,
         )
-    elif entry.commit_ms < e.commits_since_ms:
+    elif entry.commit_ms < e.offers_since_ms or (
+        # The clocks of nodes differ: of what others committed it can't be told that it was later.
+        e.offers_forgotten and e.committed_by != e.node_id
+    ):
         text = "Whether it was handed to sessions here is forgotten."
-        yield _forgotten(e, Step.OFFERED, text)
+        yield _forgotten(e, Step.OFFERED, text, e.offers_since_ms)
     else:
         text = "It was handed to no session here: none followed the log, or the bus brought it not."
         yield DeliveryFact(Step.OFFERED, NO, text, trace, FactCause.NOT_FOLLOWED, node_id=e.node_id)
 
 
-def _forgotten(e: Evidence, step: Step, text: str) -> DeliveryFact:
+def _forgotten(e: Evidence, step: Step, text: str, since_ms: int) -> DeliveryFact:
     return DeliveryFact(
         step,
         UNKNOWN,
         text,
         cause=FactCause.FORGOTTEN,
-        time_ms=e.commits_since_ms,
+        time_ms=since_ms,
         node_id=e.node_id,
     )
 

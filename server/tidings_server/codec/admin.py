@@ -209,6 +209,15 @@ def _explained(r: a.DeliveryExplained) -> Message:
         message_id=r.message_id,
         head_seq=r.head_seq,
         node_id=r.node_id,
+        notes=[
+            pb.SessionNote(
+                time=fields.to_timestamp(n.time_ms),
+                device_id=n.device_id,
+                session_id=n.session_id,
+                text=n.text,
+            )
+            for n in r.notes
+        ],
     )
     if r.entry is not None:
         response.seq = r.entry.seq

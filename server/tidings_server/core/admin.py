@@ -299,9 +299,19 @@ class ExplainedEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionNote:
+    """Something that happened to a session."""
+
+    time_ms: int
+    device_id: str
+    session_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryExplained:
     """What became of an entry; `entry` is None when it is not in the log. `message_id` is what was asked for, or
-    empty.
+    empty. `notes` are what happened to the user's sessions here, the oldest first.
     """
 
     outcome: DeliveryOutcome
@@ -310,6 +320,7 @@ class DeliveryExplained:
     message_id: str
     head_seq: int
     node_id: str
+    notes: tuple[SessionNote, ...] = ()
 
 
 AdminResult = (

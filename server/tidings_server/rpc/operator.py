@@ -86,6 +86,8 @@ class Operator:
             step = pb.DeliveryStep.Name(f.step).removeprefix("DELIVERY_STEP_").lower()
             state = pb.FactState.Name(f.state).removeprefix("FACT_STATE_").lower()
             yield f"  {state:<8}{step}{who}: {f.text}{when}"
+        for note in told.notes:
+            yield f"  {_time(note.time)}  session {note.session_id} [{note.device_id}] {note.text}"
 
     def _ask(self, method: Callable[[Any], Any], request: Message, kind: type[T]) -> T:
         with grpc.insecure_channel(self._address) as channel:

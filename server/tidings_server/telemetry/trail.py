@@ -145,6 +145,16 @@ class Trail:
         return self._oldest(self._committed)
 
     @property
+    def offers_since_ms(self) -> int:
+        """From when on every page that came from the bus is still known."""
+        return self._oldest(self._offered)
+
+    @property
+    def offers_forgotten(self) -> bool:
+        """Whether pages that came from the bus are forgotten."""
+        return len(self._offered) == self._offered.maxlen
+
+    @property
     def sessions_since_ms(self) -> int:
         """From when on everything that happened to sessions here is still known."""
         return self._oldest(self._sessions)
@@ -155,6 +165,12 @@ class Trail:
         return self._oldest(self._refusals)
 
     def _oldest(
-        self, ring: deque[tuple[int, str, int, int]] | deque[SessionTrace] | deque[RefusalTrace]
+        self,
+        ring: (
+            deque[tuple[int, str, int, int]]
+            | deque[tuple[int, str, int, int, int]]
+            | deque[SessionTrace]
+            | deque[RefusalTrace]
+        ),
     ) -> int:
         return ring[0][0] if len(ring) == ring.maxlen else self._since_ms

@@ -938,6 +938,7 @@ class ExplainDeliveryResponse(_message.Message):
     COMMIT_TIME_FIELD_NUMBER: _builtins.int
     HEAD_SEQ_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     outcome: Global___DeliveryOutcome.ValueType
     """What became of it, in a word."""
     seq: _builtins.int
@@ -960,6 +961,12 @@ class ExplainDeliveryResponse(_message.Message):
     def commit_time(self) -> _timestamp_pb2.Timestamp:
         """When it was committed, by the stamp of its page. Not set when it is not in the log."""
 
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionNote]:
+        """What happened lately to the user's sessions at that node, as far as it concerns the log, the oldest first: at most the last 50
+        things that it remembers. Empty when the entry is not in the log, or not for the user.
+        """
+
     def __init__(
         self,
         *,
@@ -972,14 +979,51 @@ class ExplainDeliveryResponse(_message.Message):
         commit_time: _timestamp_pb2.Timestamp | None = ...,
         head_seq: _builtins.int = ...,
         node_id: _builtins.str = ...,
+        notes: _abc.Iterable[Global___SessionNote] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commit_time", b"commit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_time", b"commit_time", "entry_kind", b"entry_kind", "facts", b"facts", "head_seq", b"head_seq", "message_id", b"message_id", "node_id", b"node_id", "outcome", b"outcome", "sender_user_id", b"sender_user_id", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_time", b"commit_time", "entry_kind", b"entry_kind", "facts", b"facts", "head_seq", b"head_seq", "message_id", b"message_id", "node_id", b"node_id", "notes", b"notes", "outcome", b"outcome", "sender_user_id", b"sender_user_id", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainDeliveryResponse: _TypeAlias = ExplainDeliveryResponse  # noqa: Y015
+
+@_typing.final
+class SessionNote(_message.Message):
+    """SessionNote is something that happened to a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The device."""
+    session_id: _builtins.str
+    """The session."""
+    text: _builtins.str
+    """What happened, for operators, in English: it was opened, ended, fell behind and of what, or was level again. It may change."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When, by the node's clock."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        device_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "session_id", b"session_id", "text", b"text", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionNote: _TypeAlias = SessionNote  # noqa: Y015
 
 @_typing.final
 class DeliveryFact(_message.Message):
