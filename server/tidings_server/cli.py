@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -234,16 +236,47 @@ def token(
     click.echo(_mint(_settings(config), user, device, ttl, scopes))
 
 
-server_option = click.option(
-    "--server",
-    envvar="TIDINGS_SERVER",
-    help="The server's address; otherwise TIDINGS_SERVER has it, or it is grpc.listen of the settings.",
-)
-token_option = click.option(
-    "--token",
-    envvar="TIDINGS_ADMIN_TOKEN",
-    help="A token with the scope admin; otherwise TIDINGS_ADMIN_TOKEN has it, or one is made as `token --admin` does.",
-)
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a running server is asked."""
+
+    server: str | None
+    token: str | None
+    tls: bool
+    ca: Path | None
+
+
+def server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of commands that ask a running server, which get them as one."""
+
+    @click.option(
+        "--server",
+        envvar="TIDINGS_SERVER",
+        help="The server's address; otherwise TIDINGS_SERVER has it, or it is grpc.listen of the settings.",
+    )
+    @click.option(
+        "--token",
+        envvar="TIDINGS_ADMIN_TOKEN",
+        help="A token with the scope admin; otherwise TIDINGS_ADMIN_TOKEN has it, or `token --admin` makes one.",
+    )
+    @click.option("--tls", is_flag=True, help="Speak TLS.")
+    @click.option(
+        "--ca",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Speak TLS, and believe the authorities in this file instead of the system's.",
+    )
+    @wraps(command)
+    def asking(
+        *args: Any,
+        server: str | None,
+        token: str | None,
+        tls: bool,
+        ca: Path | None,
+        **kwargs: Any,
+    ) -> None:
+        command(Reach(server, token, tls, ca), *args, **kwargs)
+
+    return asking
 
 
 @cli.command()
@@ -251,59 +284,60 @@ token_option = click.option(
 @click.argument("message")
 @click.argument("user")
 @click.option("--device", "devices", multiple=True, help="A device to look at; may be repeated.")
-@server_option
-@token_option
+@server_options
 @config_option
 def explain(
+    reach: Reach,
     conversation: str,
     message: str,
     user: str,
     devices: tuple[str, ...],
-    server: str | None,
-    token: str | None,
     config: Path | None,
 ) -> None:
     """Tell what became of a message on its way to USER, or why it has not arrived.
 
     MESSAGE is its id or its position.
     """
-    with _operator(server, token, config) as operator:
+    with _operator(reach, config) as operator:
         for line in operator.explain(conversation, message, user, devices):
             click.echo(line)
 
 
 @cli.command()
-@server_option
-@token_option
+@server_options
 @config_option
-def nodes(server: str | None, token: str | None, config: Path | None) -> None:
+def nodes(reach: Reach, config: Path | None) -> None:
     """List the nodes that live, as a server knows them."""
-    with _operator(server, token, config) as operator:
+    with _operator(reach, config) as operator:
         for line in operator.nodes():
             click.echo(line)
 
 
 @cli.command()
 @click.argument("user", default="")
-@server_option
-@token_option
+@server_options
 @config_option
-def sessions(user: str, server: str | None, token: str | None, config: Path | None) -> None:
+def sessions(reach: Reach, user: str, config: Path | None) -> None:
     """List the sessions of a server, or those of USER there."""
-    with _operator(server, token, config) as operator:
+    with _operator(reach, config) as operator:
         for line in operator.sessions(user):
             click.echo(line)
 
 
 @contextmanager
-def _operator(server: str | None, token: str | None, config: Path | None) -> Iterator[Operator]:
+def _operator(reach: Reach, config: Path | None) -> Iterator[Operator]:
     """Asks a server; what it refuses becomes one line."""
     from tidings_server.rpc.operator import Operator, Unanswered  # noqa: PLC0415 (it needs grpc)
 
     settings = _settings(config)
-    made = token or _mint(settings, "operator", "cli", 600, (ADMIN_SCOPE,))
+    made = reach.token or _mint(settings, "operator", "cli", 600, (ADMIN_SCOPE,))
     try:
-        yield Operator(server or settings.grpc.listen, made)
+        yield Operator(
+            reach.server or settings.grpc.listen,
+            made,
+            tls=reach.tls or reach.ca is not None,
+            authorities=None if reach.ca is None else reach.ca.read_bytes(),
+        )
     except Unanswered as problem:
         raise Failure(str(problem)) from None
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -10,8 +13,9 @@ import pytest
 
 from tests.integration.certificates import HOST, Authority
 from tests.integration.processes import ServerProcess
-from tests.integration.wire import until
+from tests.integration.wire import token, until
 from tidings_server.config import ConfigError, load
+from tidings_server.core.principal import ADMIN_SCOPE
 from tidings_server.rpc.certificate import Certificate
 
 
@@ -34,6 +38,29 @@ async def answered(address: str, authority: Authority | None) -> bool:
             return False
 
 
+async def an_operator_asks(address: str, ours: Authority, theirs: Authority) -> None:
+    """The command line gets in over TLS when it believes the certificate, and not otherwise."""
+    admin = token("operator", scopes=(ADMIN_SCOPE,))
+
+    def ask(*options: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "tidings_server", "nodes"]
+        done = subprocess.run(
+            [*command, "--server", address, "--token", admin, *options],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout or done.stderr
+
+    code, said = await asyncio.to_thread(ask, "--ca", str(ours.path))
+    assert code == 0, said
+    assert "serving, answering: 0 sessions" in said
+    for options in (("--ca", str(theirs.path)), ("--tls",), ()):
+        code, said = await asyncio.to_thread(ask, *options)
+        assert code == 1
+        assert f"tidings-server: {address}: UNAVAILABLE: " in said
+
+
 def shown(port: int) -> str:
     """The certificate that the server shows."""
     return ssl.get_server_certificate((HOST, port))
@@ -49,6 +76,7 @@ async def test_the_api_speaks_tls(tmp_path: Path) -> None:
     try:
         assert await answered(server.address, ours)
         assert not await answered(server.address, theirs)
+        await an_operator_asks(server.address, ours, theirs)
         assert not await answered(server.address, None)
         before = shown(server.port)
         for old, new in zip((certificate, key), ours.issue("renewed"), strict=True):

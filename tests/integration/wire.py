@@ -53,10 +53,16 @@ def new_id(ahead_ms: int = 0) -> str:
     return uuid7(CLOCK.now_ms() + ahead_ms, RNG)
 
 
-def token(user: str, device: str = "phone", *, ttl_s: float = 3600, **policy: Any) -> str:
-    return mint(
-        TokenPolicy(hs256_secret=SECRET.encode(), **policy), CLOCK, user, device, ttl_s=ttl_s
-    )
+def token(
+    user: str,
+    device: str = "phone",
+    *,
+    ttl_s: float = 3600,
+    scopes: tuple[str, ...] = (),
+    **policy: Any,
+) -> str:
+    claims = TokenPolicy(hs256_secret=SECRET.encode(), **policy)
+    return mint(claims, CLOCK, user, device, ttl_s=ttl_s, scopes=scopes)
 
 
 def metadata(user: str, device: str = "phone") -> tuple[tuple[str, str], ...]:

@@ -23,13 +23,16 @@ class Unanswered(Exception):
 
 
 class Operator:
-    """Asks one server, without TLS: for a server of one's own, on the same machine or network. Its methods raise
+    """Asks one server, over TLS when `tls`, believing these authorities (PEM) or else the system's. Its methods raise
     Unanswered.
     """
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(
+        self, address: str, token: str, *, tls: bool = False, authorities: bytes | None = None
+    ) -> None:
         self._address = address
         self._metadata = (("authorization", f"Bearer {token}"),)
+        self._credentials = grpc.ssl_channel_credentials(authorities) if tls else None
 
     def nodes(self) -> Iterator[str]:
         """A line for each node that lives."""
@@ -89,8 +92,13 @@ class Operator:
         for note in told.notes:
             yield f"  {_time(note.time)}  session {note.session_id} [{note.device_id}] {note.text}"
 
+    def _channel(self) -> grpc.Channel:
+        if self._credentials is None:
+            return grpc.insecure_channel(self._address)
+        return grpc.secure_channel(self._address, self._credentials)
+
     def _ask(self, method: Callable[[Any], Any], request: Message, kind: type[T]) -> T:
-        with grpc.insecure_channel(self._address) as channel:
+        with self._channel() as channel:
             try:
                 answer = method(AdminServiceStub(channel))(
                     request, metadata=self._metadata, timeout=_DEADLINE_S
