@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.unit.world import World, until
+from tests.unit.neighbours import Town
+from tests.unit.world import World, settled, until
 from tidings_server.core import admin as a
 from tidings_server.core import commands as c
 from tidings_server.core.entries import ConversationKind
@@ -181,6 +182,35 @@ async def test_conversations_are_listed(one: World) -> None:
     after = {s.log for s in await listed("alice", 100) if s.loaded is not None}
     assert after == {*before, logs[0]}
     await one.stop()
+
+
+async def test_homes_are_told_and_a_node_that_drains_is_none() -> None:
+    town = Town()
+    one, two = await town.node("one"), await town.node("two")
+    await settled()
+    request, log = town.log_at("two", one, "alice")
+    create = c.CreateConversation(ConversationKind.GROUP, ("bob",), "T", one.change_id(request))
+    await one.execute("alice", create)
+    await one.post(log, "alice")
+
+    async def home() -> str:
+        got = await ask(one, a.GetConversationState(log))
+        assert isinstance(got, a.ConversationStateGot)
+        return got.state.home_node_id
+
+    assert await home() == "two"
+    told = await ask(one, a.ExplainDelivery(log, 2, None, "bob", ()))
+    assert isinstance(told, a.DeliveryExplained)
+    assert told.facts[0].step is a.DeliveryStep.COMMITTED
+    assert told.facts[0].node_id == "two", "it was sent to one, and its home is two"
+    await ask(two, a.DrainNode("", 0))
+    await settled()
+    assert await home() == "one"
+    assert await one.post(log, "alice") == 3
+    told = await ask(two, a.ExplainDelivery(log, 3, None, "bob", ()))
+    assert isinstance(told, a.DeliveryExplained)
+    assert told.facts[0].node_id == "one"
+    await town.stop()
 
 
 async def test_a_drain(one: World) -> None:
