@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.proxy import Proxy
 from tests.integration.processes import ServerProcess
+from tests.integration.test_readiness import ask, says
+from tests.integration.wire import PATIENCE_S
 from tools.stack.cassandra import CassandraNodes
 
 KEYSPACE = "served"
@@ -78,6 +81,36 @@ async def test_a_server_that_was_killed_has_all_that_it_acknowledged(
     assert await second.caller("alice").post(log, "one more") == 302
     second.signal(signal.SIGTERM)
     assert await second.ended() == 0
+
+
+async def test_a_cluster_that_does_not_answer_is_told_at_readyz(
+    tmp_path: Path, settings: dict[str, str], cassandra: CassandraNodes
+) -> None:
+    between = Proxy(cassandra.port)
+    await between.start()
+    settings["SCYLLA__PORT"] = str(between.port)
+    settings["SCYLLA__REQUEST_TIMEOUT_S"] = "6"
+    node = ServerProcess(
+        tmp_path, prefix=(), **settings, METRICS__ENABLED="true", METRICS__LISTEN="127.0.0.1:0"
+    )
+    try:
+        await node.start()
+        port = (await node.logged("serving"))["metrics_port"]
+        await says(port, 200, "ok")
+        between.answering = False
+        # It is silent at first; later its connections are given up.
+        lines = {"store: it does not answer in time", "store: it can't be reached"}
+        async with asyncio.timeout(PATIENCE_S):
+            while (await asyncio.to_thread(ask, port))[1] not in lines:
+                pass
+        between.answering = True
+        between.cut()
+        async with asyncio.timeout(2 * PATIENCE_S):
+            while await asyncio.to_thread(ask, port) != (200, "ok"):
+                pass
+    finally:
+        await node.close()
+        await between.stop()
 
 
 async def test_an_operator_looks_after_a_keyspace(settings: dict[str, str]) -> None:

@@ -256,7 +256,7 @@ async def test_a_device_that_does_not_acknowledge(world: World, log: str) -> Non
     assert [n.text for n in got.notes] == [
         "opened",
         "fell behind: the device has too much to acknowledge",
-        "was level again",
+        "was brought level",
     ]
     assert {(n.device_id, n.session_id) for n in got.notes} == {("phone", bob.session.id)}
 

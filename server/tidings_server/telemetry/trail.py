@@ -29,7 +29,7 @@ class SessionDid(Enum):
     OUTBOX_FULL = "fell behind: the device does not read"
     MEMBERSHIP_UNSURE = "fell behind: whether the user is a member again was being looked up"
     HEAD_MOVED = "fell behind: the head moved by pages that were not pushed"
-    LEVEL = "was level again"
+    LEVEL = "was brought level"
 
 
 class PageTrace(NamedTuple):
