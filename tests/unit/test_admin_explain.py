@@ -370,6 +370,8 @@ async def test_another_node_may_know_more(world: World, log: str) -> None:
     assert (committed.node_id, committed.seq) == ("", 2), "a node that is not among those that live"
     assert fact(got, Step.OFFERED).state is NO
     assert fact(got, Step.WRITTEN, "phone").cause is FactCause.OTHER_NODE
+    elsewhere = fact(got, Step.WRITTEN)
+    assert (elsewhere.cause, elsewhere.node_id) == (FactCause.OTHER_NODE, "there")
     got = await explained(other, log, other.new_id(), "bob")
     nodes = [(f.node_id, f.cause) for f in got.facts if f.step is Step.ACCEPTED]
     assert nodes == [("here", FactCause.FORGOTTEN), ("there", FactCause.OTHER_NODE)]

@@ -274,6 +274,12 @@ def _devices(e: Evidence, seq: int) -> Iterator[DeliveryFact]:
     for device in e.devices:
         yield _written(e, device, seq)
         yield _acknowledged(device, seq)
+    if e.online and all(device.session is None for device in e.devices):
+        for node_id in e.other_nodes:
+            text = "A device of the user may be connected to this other node."
+            yield DeliveryFact(
+                Step.WRITTEN, UNKNOWN, text, cause=FactCause.OTHER_NODE, node_id=node_id
+            )
     yield DeliveryFact(
         Step.ACKNOWLEDGED,
         UNKNOWN,

@@ -29,6 +29,7 @@ from ..telemetry.tracing import NO_TRACER, Span, Tracer
 from .batch import Batch, build, decide
 from .effect_writing import Effects, repeat_effects, write_effect
 from .intents import Intents
+from .log_queue import LogQueue as _Log
 from .log_state import LogState, LogView, load
 from .lookup import look_up
 from .proposals import Committed, Proposal
@@ -46,21 +47,6 @@ _FOLLOW_MOST = 2_000
 _FOLLOW_BYTES = 1 << 20
 
 Published = Callable[[str, Page, Span | None], None]
-
-
-class _Log:
-    """One log: its queue, its state when loaded, and what it is busy with."""
-
-    __slots__ = ("blocked", "busy", "effects", "name", "queue", "state", "waiters")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.queue: deque[Proposal] = deque()
-        self.state: LogState | None = None
-        self.busy = False
-        self.blocked = False
-        self.effects: asyncio.Task[None] | None = None
-        self.waiters: list[asyncio.Future[None]] = []
 
 
 class Sequencer:
