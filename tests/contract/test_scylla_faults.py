@@ -13,7 +13,6 @@ import pytest
 from tests.contract.contract_base import all_pages
 from tests.contract.honest_client import HonestClient, at_last
 from tests.contract.keyspaces import Keyspaces, ScyllaMedium
-from tests.contract.proxy import Proxy
 from tests.contract.samples import LOG, OTHER, append_of, fill, membership, page
 from tidings_server.core.pages import BUCKET_SIZE, Page
 from tidings_server.storage.base import (
@@ -34,6 +33,7 @@ from tidings_server.storage.scylla import ScyllaStore
 from tidings_server.storage.scylla.connection import execute
 from tidings_server.storage.scylla.statements import timestamp
 from tools.stack.cassandra import CassandraNodes
+from tools.stack.proxy import Proxy
 
 DEADLINE_S = 20.0
 SHORT_S = 0.4

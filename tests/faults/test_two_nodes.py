@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.proxy import Proxy
 from tests.faults.check import invariants
 from tests.faults.person import Person
 from tests.integration.processes import ServerProcess
 from tests.integration.wire import new_id, until
 from tools.stack.cassandra import CassandraNodes
+from tools.stack.proxy import Proxy
 from tools.stack.redis import RedisServer
 
 LEASE_S = 2

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.contract.bus_contract import until
-from tests.contract.proxy import Proxy
 from tests.contract.samples import page
 from tidings_server.bus.base import (
     HeadPublished,
@@ -27,6 +26,7 @@ from tidings_server.bus.redis import RedisBus, publisher
 from tidings_server.presence.base import NodeInfo
 from tidings_server.presence.redis import RedisLeases
 from tidings_server.redis_options import RedisOptions
+from tools.stack.proxy import Proxy
 from tools.stack.redis import HOST, RedisCluster, RedisServer
 
 SILENCE_S = 1.0

@@ -48,7 +48,7 @@ def test_a_part_of_the_sample_survives_a_kill(tmp_path: Path) -> None:
     told = json.loads(report.read_text())
     assert told["right"]
     assert told["messages"] > 2900
-    assert [blow["what"] for blow in told["blows"]] == ["kill"]
+    assert [blow["what"] for blow in told["blows"]] == ["kill -9"]
     assert told["blows"][0]["connected"] > 50
     assert {way for way, took in told["ways"].items() if took["messages"]} == {
         "call",

@@ -19,12 +19,16 @@ from rich.console import Console
 # The server is started by fork and exec, which is no business of grpc's; it reads this when it is first imported.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+from tools.stack.cassandra import CannotStart
+from tools.stack.cluster import ClusterOptions
+from tools.stack.faults import FAULTS
+from tools.stack.server import ServerFailed
+
 from .api import Refused
 from .markdown import as_markdown
 from .player import Cast
 from .progress import Display
 from .run import Options, Stalled, replay
-from .server import ServerFailed
 
 _SAMPLE = Path(__file__).parents[2] / "tests" / "data" / "chat"
 _PATTERNS = ("chat_*.jsonl.gz", "dialogues_*.jsonl.gz", "edge_cases.jsonl.gz")
@@ -72,6 +76,21 @@ _PATTERNS = ("chat_*.jsonl.gz", "dialogues_*.jsonl.gz", "edge_cases.jsonl.gz")
 @click.option(
     "--stop-cont", default=0, type=click.IntRange(0), help="How often to stop it for a while."
 )
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="Play against two servers on Cassandra and Redis, started here, instead of one on SQLite.",
+)
+@click.option(
+    "--cassandra-nodes", default=3, type=click.IntRange(1, 3), help="How many nodes the ring has."
+)
+@click.option(
+    "--fault",
+    "fault_names",
+    multiple=True,
+    type=click.Choice([*FAULTS, "all"]),
+    help="What is done to the cluster, once each; may be repeated.",
+)
 @click.option("--seed", default=0, help="For random choices.")
 @click.option("--server", "target", help="The address of a server that runs already.")
 @click.option(
@@ -109,6 +128,9 @@ def main(
     speed: str | None,
     kill: int,
     stop_cont: int,
+    cluster: bool,
+    cassandra_nodes: int,
+    fault_names: Sequence[str],
     seed: int,
     target: str | None,
     secret: str,
@@ -126,6 +148,10 @@ def main(
         raise click.UsageError(f"{data} has no such files")
     if target is not None and (kill or stop_cont or not secret):
         raise click.UsageError("a server that runs already needs a secret, and is not killed")
+    if cluster and (kill or stop_cont or target is not None):
+        raise click.UsageError("a cluster is started here, and has faults of its own: --fault")
+    if fault_names and not cluster:
+        raise click.UsageError("these faults are those of a cluster")
     if store is not None and store.exists() and any(store.iterdir()):
         raise click.UsageError(f"{store} is not empty")
     folder = store or Path(tempfile.mkdtemp(prefix="tidings-replay-"))
@@ -140,6 +166,10 @@ def main(
         target=target,
         secret=secret,
         pid=pid,
+        cluster=ClusterOptions(cassandra_nodes=cassandra_nodes, client_proxies=False)
+        if cluster
+        else None,
+        faults=[fault for name, fault in FAULTS.items() if {name, "all"} & set(fault_names)],
         command=shlex.join(["python", "-m", "tools.replay", *_without_secret(sys.argv[1:])]),
     )
     # What is made here mostly stays to the end: the collector would only look at it again and again.
@@ -151,7 +181,7 @@ def main(
             report = uvloop.run(replay(options, display))
     except* Stalled as problems:
         code = _tell(problems, 1)
-    except* (OSError, ValueError, ServerFailed, Refused) as problems:
+    except* (OSError, ValueError, ServerFailed, Refused, CannotStart) as problems:
         code = _tell(problems, 2)
     finally:
         if store is None:

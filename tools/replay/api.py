@@ -43,7 +43,7 @@ class Api:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._channels = [world.channel() for _ in range(_CHANNELS)]
+        self._channels = [world.channel(f"api {number}") for number in range(_CHANNELS)]
         self._next = itertools.cycle(self._channels)
 
     async def close(self) -> None:

@@ -23,6 +23,9 @@ class Board:
         self.seqs = array("q", bytes(8 * count))
         self.acked = 0
         self._settled = bytearray(count)
+        self.longest_silence_s = 0.0
+        """The longest time between two acknowledgements while messages were on their way; whoever asks sets it back."""
+        self._last_ack = 0.0
         self.ack_seconds: dict[str, array[float]] = {}
         """By the way that messages went, how long each took."""
         self.on_ack: Callable[[Row], None] = lambda _: None
@@ -41,7 +44,10 @@ class Board:
 
     def begin(self, row: Row, way: str) -> None:
         """A message is handed to whoever sends it. `way` says how it goes."""
-        self._begun[row.index] = asyncio.get_running_loop().time(), way
+        now = asyncio.get_running_loop().time()
+        if not self._begun:
+            self._last_ack = now
+        self._begun[row.index] = now, way
 
     def name(self, row: Row, message_id: str) -> None:
         """A message has its id, once."""
@@ -112,7 +118,10 @@ class Board:
         self.acked += 1
         self._settled[row.index] = 1
         begun, way = self._begun.pop(row.index)
-        took = asyncio.get_running_loop().time() - begun
+        now = asyncio.get_running_loop().time()
+        took = now - begun
+        self.longest_silence_s = max(self.longest_silence_s, now - self._last_ack)
+        self._last_ack = now
         self.ack_seconds.setdefault(way, array("f")).append(took)
         for waiter in self._waiters.pop(row.index, ()):
             if not waiter.done():

@@ -70,6 +70,7 @@ class Device:
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._call: Any = None
+        self._since = 0.0
         self._channel: Any = None
         self._writing: asyncio.Task[None] | None = None
         self._commands: dict[int, Send | tuple[str, int]] = {}
@@ -116,6 +117,11 @@ class Device:
         """Whether it is fetching what a gap left out."""
         return bool(self._fetching)
 
+    def move(self, since: float) -> None:
+        """Connects again if it has connected since a moment: to its own server, which may have been away then."""
+        if self._call is not None and self._since >= since:
+            self._call.cancel()
+
     async def stop(self) -> None:
         """Acknowledges what was applied and leaves."""
         self._closing = True
@@ -157,7 +163,8 @@ class Device:
         """One stream from hello to its end; returns whether the device was level in it."""
         world = self._world
         world.tally.connects += 1
-        self._channel = world.channel()
+        self._channel = world.channel(self.user)
+        self._since = asyncio.get_running_loop().time()
         call = self._call = self._channel.stream_stream(_CHAT)(
             metadata=world.metadata(self.user, self.name)
         )

@@ -41,8 +41,8 @@ def _what(report: Report) -> list[str]:
     return [
         "# Replay of real conversations",
         _paragraph(
-            "Played through real Chat streams against `tidings-server serve` on SQLite, and then verified from every"
-            " device's point of view and from history. This page was written by:"
+            f"Played through real Chat streams against {report.stage}, and then verified from every device's point of"
+            " view and from history. This page was written by:"
         ),
         f"    {report.command}",
         f"Begun {report.began}.",
@@ -107,19 +107,34 @@ def _faults(report: Report) -> list[str]:
     if report.blows:
         parts.append(
             _table(
-                ("what", "at message", "connected", "back, s", "next taken, s", "all back, s"),
+                (
+                    "what",
+                    "at message",
+                    "connected",
+                    "healed, s",
+                    "next taken, s",
+                    "nothing taken, s",
+                    "all back, s",
+                ),
                 [
                     (
-                        "kill -9" if blow.what == "kill" else "SIGSTOP, SIGCONT",
+                        blow.what,
                         f"{blow.acked:,}",
                         f"{blow.connected:,}",
                         f"{blow.back_s:.2f}",
                         f"{blow.taken_s:.2f}",
+                        f"{blow.silence_s:.2f}",
                         f"{blow.reconnected_s:.2f}" if blow.reconnected_s else "-",
                     )
                     for blow in report.blows
                 ],
-                "lrrrrr",
+                "lrrrrrr",
+            )
+        )
+        parts.append(
+            _paragraph(
+                "*Nothing taken* is the longest time in which no message of anybody was acknowledged, *all back* when"
+                " as many devices were connected as before. The others are seconds from the beginning."
             )
         )
     else:

@@ -26,6 +26,7 @@ _DIALOGUES_AT_ONCE: Final = 64
 _ARRIVALS_AT_ONCE: Final = 32
 _CALLS_AT_MOST: Final = 3
 _GATHER_S: Final = 120.0
+_CATCH_UP_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Cast:
             how far a room leaves the order of its file.
         in_order: Whether a room waits for each message to be acknowledged, so that it keeps the order of the script.
         speed: Times the original speed, or None for as fast as it goes.
+        rate: Messages a second, or None for as fast as it goes.
     """
 
     devices: int = 300
@@ -52,6 +54,7 @@ class Cast:
     ahead: int = 2000
     in_order: bool = False
     speed: float | None = None
+    rate: float | None = None
 
 
 @dataclass(slots=True)
@@ -73,6 +76,7 @@ class Player:
     _slots: asyncio.Semaphore = field(init=False)
     _ahead: asyncio.Semaphore = field(init=False)
     _group: asyncio.TaskGroup | None = None
+    _next_beat: float = 0.0
     _waiting: dict[tuple[str, str], deque[Row]] = field(default_factory=dict)
     """By conversation and sender, messages that wait for what they answer, and those after them."""
 
@@ -172,6 +176,7 @@ class Player:
         pace = _Pace(self.cast.speed)
         for row in room.rows:
             await pace.wait(row)
+            await self._beat()
             await self._ahead.acquire()
             await self._in_turn(row)
             if self.cast.in_order:
@@ -183,9 +188,19 @@ class Player:
             pace = _Pace(self.cast.speed)
             for row in dialogue.rows:
                 await pace.wait(row)
+                await self._beat()
                 await self._ahead.acquire()
                 await self._send(row)
                 await self.world.board.done(row)
+
+    async def _beat(self) -> None:
+        """Waits for the turn of the next message, whoever sends it."""
+        if self.cast.rate is None:
+            return
+        now = asyncio.get_running_loop().time()
+        self._next_beat = max(self._next_beat, now - _CATCH_UP_S) + 1 / self.cast.rate
+        if self._next_beat > now:
+            await asyncio.sleep(self._next_beat - now)
 
     async def _in_turn(self, row: Row) -> None:
         """Sends a message now, or after what it answers and after those of its sender that wait for such."""
@@ -223,6 +238,12 @@ class Player:
         else:
             board.begin(row, "call")
             self._callers.post(row)
+
+    def spread(self, since: float) -> None:
+        """Devices that have connected since a moment go back to their own servers."""
+        if len(self.world.addresses) > 1:
+            for device in self.devices:
+                device.move(since)
 
     async def leave(self) -> None:
         """All devices leave."""

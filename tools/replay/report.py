@@ -50,6 +50,7 @@ class Report:
 
     command: str
     began: str
+    stage: str
     machine: dict[str, str]
     files: list[str]
     rooms: list[Room]

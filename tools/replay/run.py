@@ -7,31 +7,36 @@ import random
 import resource
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 from tools.bench.machine import describe
+from tools.stack.cluster import Cluster, ClusterOptions
+from tools.stack.faults import Fault
+from tools.stack.server import Server, ServerFailed
 
 from .api import Api
 from .board import Board
-from .chaos import Chaos
+from .chaos import Chaos, Plan, plan_of
 from .findings import Findings
 from .ledger import Ledger
 from .player import Cast, Player
 from .progress import Display
 from .report import Costs, Report, Room, way_of
-from .script import load
-from .server import Server, ServerFailed
+from .script import Script, load
 from .verifier import Verifier
 from .world import World
 
 _MOST_FILES: Final = 1 << 20
 _STALLED_S: Final = 180.0
+_WATCH_S: Final = 0.5
+_EMBEDDED: Final = "`tidings-server serve` on SQLite"
 
 
 class Stalled(Exception):
@@ -54,6 +59,10 @@ class Options:
             titles get a prefix of their own.
         secret: The HS256 secret of that server.
         pid: Its process id, to measure its CPU, or None.
+        cluster: The cluster to be started instead of one server, or None.
+        running: A cluster that runs already and goes on running, or None. Users get a prefix then as well.
+        faults: What is done to the cluster, each once.
+        within: The part of the play in which kills, freezes and faults begin.
         command: The command line, for the report.
     """
 
@@ -67,6 +76,10 @@ class Options:
     target: str | None = None
     secret: str = ""
     pid: int | None = None
+    cluster: ClusterOptions | None = None
+    running: Cluster | None = None
+    faults: Sequence[Fault] = ()
+    within: tuple[float, float] = (0.05, 0.95)
     command: str = ""
 
 
@@ -81,20 +94,21 @@ async def replay(
     Raises OSError and ValueError for files that can't be read, ServerFailed, Refused and Stalled, also in groups.
     """
     _raise_file_limit()
-    prefix = f"r{secrets.token_hex(3)}." if options.target else ""
+    prefix = f"r{secrets.token_hex(3)}." if options.target or options.running else ""
     began = datetime.now(UTC)
     script = load(options.files, messages=options.messages, prefix=prefix)
     options.folder.mkdir(parents=True, exist_ok=True)
     findings = Findings()
     rng = random.Random(options.seed)
-    server = Server(options.folder, options.secret or secrets.token_hex(32))
-    if options.target is None:
-        took = await server.start()
-        display.say(f"the server serves on {server.target} after {took:.1f} s")
-    meter = _Meter(server, options.pid)
+    stage = _stage(options)
+    if options.target is None and options.running is None:
+        took = await stage.start()
+        display.say(f"the servers serve on {', '.join(stage.addresses)} after {took:.1f} s")
+    known_complaints = set(stage.complaints()) if options.running else set()
+    meter = _Meter(stage, options.pid)
     world = World(
-        target=options.target or server.target,
-        secret=server.secret,
+        addresses=[options.target] if options.target else stage.addresses,
+        secret=stage.secret,
         board=Board(script, findings),
         ledger=Ledger(findings),
         findings=findings,
@@ -102,27 +116,19 @@ async def replay(
     )
     api = Api(world)
     player = Player(world, api, script, options.cast, options.folder)
-    report = Report(
-        command=options.command,
-        began=began.strftime("%Y-%m-%d %H:%M UTC"),
-        machine=describe(options.folder),
-        files=script.files,
-        rooms=[Room(room.name, len(room.members), len(room.rows)) for room in script.rooms],
-        messages=len(script.rows),
-        text_bytes=sum(len(row.text.encode()) for row in script.rows),
-        people=len({member for c in script.conversations for member in c.members}),
-        conversations=len(script.conversations),
-        directs=sum(c.direct for c in script.conversations),
-    )
+    report = _begin(options, script, stage, began)
     chaos = Chaos(
-        server,
         world.board,
         rng,
-        options.kills,
-        options.freezes,
+        _plan(options, stage, rng),
         lambda: sum(device.connected for device in player.steady),
+        player.spread,
+        options.within,
     )
-    watching = asyncio.get_running_loop().create_task(_watch(server))
+    loop = asyncio.get_running_loop()
+    watching = [loop.create_task(_watch(stage))]
+    if len(world.addresses) > 1:
+        watching.append(loop.create_task(world.watch_health()))
     try:
         await player.gather()
         report.setup = meter.lap()
@@ -132,7 +138,7 @@ async def replay(
         )
         applied = player.applied
         async with display.playing(player, chaos), asyncio.TaskGroup() as group:
-            guard = group.create_task(_guard(world.board, server))
+            guard = group.create_task(_guard(world.board, stage))
             blows = group.create_task(chaos.run())
             await player.play()
             await blows
@@ -146,32 +152,79 @@ async def replay(
         report.verification = meter.lap()
     finally:
         chaos.close()
-        watching.cancel()
         await player.leave()
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
         await api.close()
-        await server.stop()
+        if options.running is None:
+            await stage.stop()
     if options.target is None:
-        report.complaints = server.complaints()
-        report.database = server.database_bytes()
-        for line in report.complaints:
-            findings.add("fault", f"the server's log: {line[:300]}")
+        report.complaints = [x for x in stage.complaints() if x not in known_complaints]
+        report.database = stage.database_bytes()
+        if not any(fault.complains for fault in options.faults):
+            for line in report.complaints:
+                findings.add("fault", f"the server's log: {line[:300]}")
+    _fill(report, player, chaos, stage)
+    report.conclude(findings)
+    return report
+
+
+def _stage(options: Options) -> Server | Cluster:
+    """What is played against."""
+    secret = options.secret or secrets.token_hex(32)
+    if options.running is not None:
+        return options.running
+    if options.cluster is not None:
+        return Cluster(options.folder, options.cluster, secret=secret)
+    return Server(options.folder, secret)
+
+
+def _told(stage: Server | Cluster) -> str:
+    return stage.told if isinstance(stage, Cluster) else _EMBEDDED
+
+
+def _plan(options: Options, stage: Server | Cluster, rng: random.Random) -> Plan:
+    if isinstance(stage, Server):
+        return plan_of(stage, rng, options.kills, options.freezes)
+    return [(fault.name, partial(fault.deal, stage)) for fault in options.faults]
+
+
+def _fill(report: Report, player: Player, chaos: Chaos, stage: Server | Cluster) -> None:
+    """What is known afterwards."""
+    world = player.world
     report.devices = len(player.steady)
     report.sdk_devices = len(player.sdk_devices)
     report.second_devices = sum(device.name == "laptop" for device in player.devices)
     report.ways = {way: way_of(took) for way, took in world.board.ack_seconds.items()}
-    report.peak_rss = server.peak_rss
+    report.peak_rss = stage.peak_rss
     report.own_peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     report.blows = chaos.blows
     report.tally = world.tally
-    report.conclude(findings)
-    return report
+
+
+def _begin(options: Options, script: Script, stage: Server | Cluster, began: datetime) -> Report:
+    """The report, as far as it is known before."""
+    return Report(
+        command=options.command,
+        began=began.strftime("%Y-%m-%d %H:%M UTC"),
+        stage=_told(stage) if options.target is None else "a server that ran already",
+        machine=describe(options.folder),
+        files=script.files,
+        rooms=[Room(room.name, len(room.members), len(room.rows)) for room in script.rooms],
+        messages=len(script.rows),
+        text_bytes=sum(len(row.text.encode()) for row in script.rows),
+        people=len({member for c in script.conversations for member in c.members}),
+        conversations=len(script.conversations),
+        directs=sum(c.direct for c in script.conversations),
+    )
 
 
 class _Meter:
     """Times and CPU since the last lap."""
 
-    def __init__(self, server: Server, pid: int | None) -> None:
-        self._server = server
+    def __init__(self, stage: Server | Cluster, pid: int | None) -> None:
+        self._stage = stage
         self._process = psutil.Process(pid) if pid is not None else None
         self._last = self._now()
 
@@ -182,19 +235,19 @@ class _Meter:
         return Costs(*(a - b for a, b in zip(now, last, strict=True)))
 
     def _now(self) -> tuple[float, float, float]:
-        cpu = self._server.cpu_s()
+        cpu = self._stage.cpu_s()
         if self._process is not None:
             times = self._process.cpu_times()
             cpu = times.user + times.system
         return time.perf_counter(), cpu, time.process_time()
 
 
-async def _guard(board: Board, server: Server) -> None:
+async def _guard(board: Board, stage: Server | Cluster) -> None:
     """Raises Stalled when nothing moves any more, and ServerFailed when the server ended by itself."""
     acked, since = -1, time.monotonic()
     while True:
-        if server.ended_by_itself:
-            raise ServerFailed(f"the server has ended:\n{server.said()}")
+        if stage.ended_by_itself:
+            raise ServerFailed(f"a server has ended:\n{stage.said()}")
         if board.acked != acked:
             acked, since = board.acked, time.monotonic()
         elif time.monotonic() > since + _STALLED_S:
@@ -205,11 +258,11 @@ async def _guard(board: Board, server: Server) -> None:
         await asyncio.sleep(1)
 
 
-async def _watch(server: Server) -> None:
-    """Looks at the server's memory now and then, to know the largest."""
+async def _watch(stage: Server | Cluster) -> None:
+    """Looks at the memory now and then, to know the largest."""
     while True:
-        server.cpu_s()
-        await asyncio.sleep(0.5)
+        stage.cpu_s()
+        await asyncio.sleep(_WATCH_S)
 
 
 def _raise_file_limit() -> None:

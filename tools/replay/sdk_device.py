@@ -54,10 +54,12 @@ class SdkDevice:
         """Begins to connect."""
         world = self._world
         self._client = tidings.Client(
-            world.target,
+            world.target(self.user),
             token_provider=lambda: world.token(self.user, self.name),
             state=self._state,
-            config=tidings.ClientConfig(backoff_base=0.1, backoff_cap=1.0, client_name="replay"),
+            config=tidings.ClientConfig(
+                backoff_base=0.1, backoff_cap=1.0, client_name="replay", tls=False
+            ),
         )
         await self._client.__aenter__()
         loop = asyncio.get_running_loop()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +34,10 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.enable_retries", 0),
 )
 _TTL_S = 24 * 3600.0
+_ISSUED_BEFORE_S = 3600.0
+"""Tokens are older than any server's clock is wrong."""
+_SERVING = b"\x08\x01"
+_HEALTH_S, _HEALTH_EVERY_S = 1.0, 0.2
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -53,15 +59,20 @@ class Tally:
 
 @dataclass(slots=True)
 class World:
-    """What everybody needs. `target` is the server's address, `secret` signs tokens."""
+    """What everybody needs. `addresses` are those of the servers, `secret` signs tokens.
 
-    target: str
+    Each has a server of its own among them, and goes to another while that one is not to be had.
+    """
+
+    addresses: list[str]
     secret: str = field(repr=False)
     board: Board
     ledger: Ledger
     findings: Findings
     rng: random.Random
     tally: Tally = field(default_factory=Tally)
+    away: set[str] = field(default_factory=set)
+    """Addresses where clients should not go now."""
     clock: SystemClock = field(default_factory=SystemClock)
     reads: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     """By user and conversation id: the largest read mark asked for, and the largest acknowledged."""
@@ -91,6 +102,32 @@ class World:
         """A new UUIDv7."""
         return uuid7(self.clock.now_ms(), self.rng)
 
-    def channel(self) -> Any:
-        """A connection of its own to the server."""
-        return grpc.aio.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+    def target(self, who: str) -> str:
+        """Where somebody finds a server, as gRPC names it: the addresses in the order in which they are tried."""
+        if len(self.addresses) == 1:
+            return self.addresses[0]
+        first = zlib.crc32(who.encode()) % len(self.addresses)
+        ordered = self.addresses[first:] + self.addresses[:first]
+        return "ipv4:" + ",".join(sorted(ordered, key=lambda address: address in self.away))
+
+    def channel(self, who: str) -> Any:
+        """A connection of its own to a server."""
+        return grpc.aio.insecure_channel(self.target(who), options=CHANNEL_OPTIONS)
+
+    async def watch_health(self) -> None:
+        """Keeps `away` true, as a load balancer does."""
+        await asyncio.gather(*(self._watch_health(address) for address in self.addresses))
+
+    async def _watch_health(self, address: str) -> None:
+        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+            while True:
+                try:
+                    serves = await check(b"", timeout=_HEALTH_S) == _SERVING
+                except grpc.aio.AioRpcError:
+                    serves = False
+                if serves:
+                    self.away.discard(address)
+                else:
+                    self.away.add(address)
+                await asyncio.sleep(_HEALTH_EVERY_S)

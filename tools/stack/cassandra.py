@@ -108,10 +108,13 @@ class CassandraNodes:
         *,
         port: int = 0,
         options: NodeOptions | None = None,
+        advertised: Sequence[str] = (),
     ) -> None:
+        """`advertised` are the addresses, one a node, that nodes tell clients; those of proxies, for example."""
         self.folder = folder.resolve()
         self.hosts = [f"127.0.0.{n}" for n in range(1, count + 1)]
         self.port = port
+        self.advertised = list(advertised) or self.hosts
         self._storage_port = 0
         self._options = NodeOptions() if options is None else options
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -209,7 +212,9 @@ class CassandraNodes:
             port, self._storage_port = map(int, kept.read_text("ascii").split())
             self.port = self.port or port
         else:
-            self.port = self.port or _free_port(self.hosts)
+            # Also on the addresses that clients are told.
+            told = dict.fromkeys([*self.hosts, *self.advertised])
+            self.port = self.port or _free_port(list(told))
             self._storage_port = _free_port(self.hosts)
         kept.write_text(f"{self.port} {self._storage_port}\n", "ascii")
 
@@ -221,6 +226,7 @@ class CassandraNodes:
             # All are seeds: none waits for another.
             "SEEDS": ",".join(self.hosts),
             "ADDRESS": self.hosts[index],
+            "ADVERTISED": self.advertised[index],
             "PORT": str(self.port),
             "STORAGE_PORT": str(self._storage_port),
             "DIR": str(node),

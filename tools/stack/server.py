@@ -1,4 +1,4 @@
-"""The server as a process of its own: started, killed, stopped in its tracks, and measured from outside."""
+"""A server as a process of its own: started, killed, stopped in its tracks, and measured from outside."""
 
 from __future__ import annotations
 
@@ -25,13 +25,20 @@ class ServerFailed(Exception):
 
 @dataclass(slots=True)
 class Server:
-    """`tidings-server serve` on an SQLite file in a folder. Its first start chooses the port, the others keep it."""
+    """`tidings-server serve` with its files in a folder. Its first start chooses the port, the others keep it.
+
+    `settings` are variables without their prefix, such as `STORE__KIND`; without any the store is an SQLite file in the
+    folder. `program` comes before `serve`.
+    """
 
     folder: Path
     secret: str = field(repr=False)
+    settings: dict[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = (sys.executable, "-m", "tidings_server")
     port: int = 0
     starts: int = 0
     peak_rss: int = 0
+    may_end: bool = False
     _process: asyncio.subprocess.Process | None = None
     _past_cpu_s: float = 0.0
 
@@ -39,6 +46,11 @@ class Server:
     def target(self) -> str:
         """Where it serves."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def addresses(self) -> list[str]:
+        """The same, as of a cluster."""
+        return [self.target]
 
     @property
     def database(self) -> Path:
@@ -55,21 +67,21 @@ class Server:
         loop = asyncio.get_running_loop()
         began = loop.time()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDINGS_")}
-        environment |= {
-            "TIDINGS_GRPC__LISTEN": f"127.0.0.1:{self.port}",
-            "TIDINGS_METRICS__LISTEN": "127.0.0.1:0",
-            "TIDINGS_STORE__PATH": str(self.database),
-            "TIDINGS_AUTH__HS256_SECRET": self.secret,
-            "TIDINGS_DRAIN__DELAY_SPREAD_S": "0",
-            "TIDINGS_LOG__FORMAT": "json",
+        given = {
+            "GRPC__LISTEN": f"127.0.0.1:{self.port}",
+            "METRICS__LISTEN": "127.0.0.1:0",
+            "STORE__PATH": str(self.database),
+            "AUTH__HS256_SECRET": self.secret,
+            "DRAIN__DELAY_SPREAD_S": "0",
+            "LOG__FORMAT": "json",
+            **self.settings,
         }
+        environment |= {f"TIDINGS_{name}": value for name, value in given.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         said = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tidings_server",
+                *self.program,
                 "serve",
                 env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -110,9 +122,19 @@ class Server:
         return found
 
     @property
-    def ended_by_itself(self) -> bool:
+    def pid(self) -> int | None:
+        """Its process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def ended(self) -> bool:
         """Whether it has ended without having been told to."""
         return self._process is not None and self._process.returncode is not None
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """The same, where that is a fault of its own."""
+        return self.ended and not self.may_end
 
     def cpu_s(self) -> float:
         """Seconds of CPU, user and system, over all starts."""

@@ -1,0 +1,182 @@
+"""A cluster to be tried: servers of Tidings on Redis and a ring of Cassandra, with a proxy on every link."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from .cassandra import CassandraNodes, NodeOptions
+from .proxy import Link, Proxy
+from .redis import RedisServer
+from .server import Server
+
+_BEHIND: Final = "127.0.1.{}"
+"""Where the proxies of Cassandra's nodes are: nodes tell clients these addresses instead of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """What a cluster is made of. `settings` are those of all servers, such as `DRAIN__GRACE_S`.
+
+    `client_proxies` puts proxies between clients and servers too; they cost as much as the clients get.
+    """
+
+    servers: int = 2
+    cassandra_nodes: int = 3
+    lease_s: int = 3
+    client_proxies: bool = True
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+class Cluster:
+    """Everything, with its files in a folder. Each connection of a server goes through a link of its own.
+
+    Attributes:
+        redis_links: By server, what it reaches Redis by.
+        cassandra_links: By server and node, what it reaches the ring by.
+        client_links: By server, what clients reach it by; empty without such proxies.
+    """
+
+    def __init__(self, folder: Path, options: ClusterOptions, *, secret: str = "") -> None:
+        self.folder = folder
+        self.options = options
+        self.secret = secret or secrets.token_hex(32)
+        nodes = range(options.cassandra_nodes)
+        self.redis = RedisServer(folder / "redis")
+        self.ring = CassandraNodes(
+            folder / "cassandra",
+            len(nodes),
+            options=NodeOptions(tied=True),
+            advertised=[_BEHIND.format(node + 1) for node in nodes],
+        )
+        self.servers: list[Server] = []
+        self.redis_links: list[Proxy] = []
+        self.cassandra_links = [[Link() for _ in nodes] for _ in range(options.servers)]
+        self.client_links: list[Proxy] = []
+        self._ring_proxies: list[Proxy] = []
+        self._nobody = Link()
+
+    async def start(self) -> float:
+        """Starts everything; returns how long that took. Raises CannotStart and ServerFailed."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self.redis.start)
+        await asyncio.to_thread(self.ring.start)
+        for node, host in enumerate(self.ring.hosts):
+            proxy = Proxy(
+                self.ring.port,
+                to_host=host,
+                host=self.ring.advertised[node],
+                listen_port=self.ring.port,
+                choose=lambda port, node=node: self._link_from(port, node),  # type: ignore[misc]
+            )
+            await proxy.start()
+            self._ring_proxies.append(proxy)
+        for number in range(self.options.servers):
+            link = Proxy(self.redis.port)
+            await link.start()
+            self.redis_links.append(link)
+            server = Server(self.folder / f"server-{number}", self.secret, self._settings(link))
+            self.servers.append(server)
+            # The first one makes the tables.
+            await server.start()
+            if self.options.client_proxies:
+                front = Proxy(server.port)
+                await front.start()
+                self.client_links.append(front)
+        return loop.time() - began
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where clients reach the servers."""
+        fronts = self.client_links or self.servers
+        return [f"127.0.0.1:{front.port}" for front in fronts]
+
+    async def stop(self) -> None:
+        """Ends everything."""
+        for server in self.servers:
+            server.thaw()
+        await asyncio.gather(*(server.stop() for server in self.servers))
+        for proxy in (*self.client_links, *self.redis_links, *self._ring_proxies):
+            await proxy.stop()
+        await asyncio.to_thread(self.redis.stop)
+        await asyncio.to_thread(self.ring.stop)
+
+    # What is measured
+
+    @property
+    def told(self) -> str:
+        """What it is, for reports."""
+        return (
+            f"{self.options.servers} servers on {self.options.cassandra_nodes} nodes of Cassandra and Redis, each"
+            " connection of a server through a proxy"
+        )
+
+    def cpu_s(self) -> float:
+        """Seconds of CPU of all servers, over all starts."""
+        return sum(server.cpu_s() for server in self.servers)
+
+    @property
+    def peak_rss(self) -> int:
+        """The largest memory of a server, in bytes."""
+        return max(server.peak_rss for server in self.servers)
+
+    def database_bytes(self) -> int:
+        """The size of what all nodes have stored."""
+        files = (self.folder / "cassandra").glob("node*/data/**/*")
+        return sum(path.stat().st_size for path in files if path.is_file())
+
+    def complaints(self) -> list[str]:
+        """The errors in the logs of all servers, over all starts."""
+        return [line for server in self.servers for line in server.complaints()]
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether a server has ended without having been told to."""
+        return any(server.ended_by_itself for server in self.servers)
+
+    def said(self) -> str:
+        """The ends of the servers' logs."""
+        return "\n".join(server.said() for server in self.servers)
+
+    # Links
+
+    def heal(self) -> None:
+        """All links are whole again."""
+        links = [link for row in self.cassandra_links for link in row]
+        for link in (*links, *self.redis_links, *self.client_links):
+            link.heal()
+
+    def _link_from(self, port: int, node: int) -> Link:
+        """The link of the server that connects from a port. It waits for the connection, so it still has it."""
+        for number, server in enumerate(self.servers):
+            if server.pid is not None and _has_port(server.pid, port):
+                return self.cassandra_links[number][node]
+        return self._nobody
+
+    def _settings(self, redis: Proxy) -> dict[str, str]:
+        return {
+            "STORE__KIND": "scylla",
+            "SCYLLA__HOSTS": ",".join(self.ring.advertised),
+            "SCYLLA__PORT": str(self.ring.port),
+            "SCYLLA__REPLICATION": str(self.options.cassandra_nodes),
+            "BUS__KIND": "redis",
+            "REDIS__HOSTS": f"127.0.0.1:{redis.port}",
+            "REDIS__LEASE_S": str(self.options.lease_s),
+            "REDIS__SILENCE_S": "2",
+            **self.options.settings,
+        }
+
+
+def _has_port(pid: int, port: int) -> bool:
+    try:
+        connections = psutil.Process(pid).net_connections("tcp4")
+    except psutil.Error:
+        return False
+    return any(connection.laddr[1:] == (port,) for connection in connections)
