@@ -71,6 +71,7 @@ class Device:
         self._task: asyncio.Task[None] | None = None
         self._call: Any = None
         self._since = 0.0
+        self._moving = False
         self._channel: Any = None
         self._writing: asyncio.Task[None] | None = None
         self._commands: dict[int, Send | tuple[str, int]] = {}
@@ -120,6 +121,7 @@ class Device:
     def move(self, since: float) -> None:
         """Connects again if it has connected since a moment: to its own server, which may have been away then."""
         if self._call is not None and self._since >= since:
+            self._moving = True
             self._call.cancel()
 
     async def stop(self) -> None:
@@ -171,9 +173,16 @@ class Device:
         self._hello = self._make_hello()
         self._flush()
         read = call.read
-        with contextlib.suppress(grpc.aio.AioRpcError):
+        try:
             while (frame := await read()) is not grpc.aio.EOF:
                 self._take(frame)
+        except grpc.aio.AioRpcError:
+            pass
+        except asyncio.CancelledError:
+            # The end of a call that was cancelled looks like that of the task.
+            if not self._moving:
+                raise
+        self._moving = False
         was_level, self.connected = self.connected, False
         if was_level and not self._closing:
             world.tally.lost_sessions += 1

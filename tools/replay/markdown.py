@@ -46,9 +46,9 @@ def _what(report: Report) -> list[str]:
         ),
         f"    {report.command}",
         f"Begun {report.began}.",
-        _table(("machine", ""), [*report.machine.items()], "ll"),
+        table(("machine", ""), [*report.machine.items()], "ll"),
         "## What was played",
-        _table(("", ""), [*played.items()], "ll"),
+        table(("", ""), [*played.items()], "ll"),
     ]
 
 
@@ -67,7 +67,7 @@ def _figures(report: Report) -> list[str]:
     parts = (("set up", report.setup), ("play", play), ("verify", report.verification))
     return [
         "## Figures",
-        _table(
+        table(
             ("part", "seconds", "CPU of the server, s", "CPU of the replay, s"),
             [
                 (name, f"{c.seconds:,.1f}", f"{c.server_cpu_s:,.1f}", f"{c.own_cpu_s:,.1f}")
@@ -79,12 +79,12 @@ def _figures(report: Report) -> list[str]:
             "Everything that the server did in the play is charged once to the messages and once to the deliveries:"
             " commits, deliveries, acknowledgements, read marks, visits, reconnects, restarts."
         ),
-        _table(("play", ""), [*figures.items()], "lr"),
+        table(("play", ""), [*figures.items()], "lr"),
         _paragraph(
             "From when a message may go to its acknowledgement, with what waits in flight before it and over the"
             " faults, in milliseconds:"
         ),
-        _table(
+        table(
             ("way", "messages", "p50", "p99", "max"),
             [
                 (
@@ -106,7 +106,7 @@ def _faults(report: Report) -> list[str]:
     parts = ["## Faults"]
     if report.blows:
         parts.append(
-            _table(
+            table(
                 (
                     "what",
                     "at message",
@@ -204,7 +204,8 @@ def _item(text: str) -> str:
     )
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], align: str) -> str:
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]], align: str) -> str:
+    """A table; `align` has a letter for each column, l or r."""
     line = {"l": "---", "r": "---:"}
     return "\n".join(
         (

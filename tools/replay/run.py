@@ -7,7 +7,7 @@ import random
 import resource
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -37,6 +37,9 @@ _MOST_FILES: Final = 1 << 20
 _STALLED_S: Final = 180.0
 _WATCH_S: Final = 0.5
 _EMBEDDED: Final = "`tidings-server serve` on SQLite"
+
+Beside = Callable[[World, Api, asyncio.Event], Coroutine[None, None, None]]
+"""Something that goes on during a play. The event tells when the play and all blows are over."""
 
 
 class Stalled(Exception):
@@ -87,9 +90,12 @@ async def replay(
     options: Options,
     display: Display,
     *,
+    beside: Beside | None = None,
     before_verification: Callable[[World, Player], Awaitable[None]] | None = None,
 ) -> Report:
-    """Plays and verifies. `before_verification` is for those who test the verification, to spoil something.
+    """Plays and verifies.
+
+    `before_verification` is for those who test the verification, to spoil something.
 
     Raises OSError and ValueError for files that can't be read, ServerFailed, Refused and Stalled, also in groups.
     """
@@ -137,12 +143,8 @@ async def replay(
             f" in {report.setup.seconds:.1f} s"
         )
         applied = player.applied
-        async with display.playing(player, chaos), asyncio.TaskGroup() as group:
-            guard = group.create_task(_guard(world.board, stage))
-            blows = group.create_task(chaos.run())
-            await player.play()
-            await blows
-            guard.cancel()
+        async with display.playing(player, chaos):
+            await _play(player, chaos, stage, beside)
         report.play = meter.lap()
         report.deliveries = player.applied - applied
         if before_verification is not None:
@@ -188,6 +190,23 @@ def _plan(options: Options, stage: Server | Cluster, rng: random.Random) -> Plan
     if isinstance(stage, Server):
         return plan_of(stage, rng, options.kills, options.freezes)
     return [(fault.name, partial(fault.deal, stage)) for fault in options.faults]
+
+
+async def _play(
+    player: Player, chaos: Chaos, stage: Server | Cluster, beside: Beside | None
+) -> None:
+    """Everything is played, and every blow is dealt."""
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        guard = group.create_task(_guard(player.world.board, stage))
+        blows = group.create_task(chaos.run())
+        more = group.create_task(beside(player.world, player.api, over)) if beside else None
+        await player.play()
+        await blows
+        over.set()
+        if more is not None:
+            await more
+        guard.cancel()
 
 
 def _fill(report: Report, player: Player, chaos: Chaos, stage: Server | Cluster) -> None:

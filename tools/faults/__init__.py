@@ -1,0 +1,1 @@
+"""Faults on real processes, one after the other, each under load and with everything verified afterwards."""
