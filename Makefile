@@ -106,6 +106,10 @@ simulate: setup ## Simulate SEEDS=n worlds of faults and check every invariant
 bench: setup ## Measure server CPU per message and delivery beside a pass-through server
 	$(BIN)/python -m tools.bench $(ARGS)
 
+.PHONY: faults
+faults: setup ## Deal faults to servers on Cassandra and Redis under load and verify everything (ARGS="--quick")
+	$(BIN)/python -m tools.faults $(ARGS)
+
 .PHONY: replay
 replay: setup ## Replay real conversations with many devices and verify every one of them
 	$(BIN)/python -m tools.replay $(ARGS)

@@ -122,6 +122,30 @@ def test_wrong_options_are_refused(arguments: list[str]) -> None:
     assert CliRunner().invoke(command.main, arguments).exit_code == 2
 
 
+def test_everybody_has_a_server_and_goes_to_another_while_that_is_away() -> None:
+    findings = Findings()
+    world = World(
+        ["127.0.0.1:1", "127.0.0.1:2"],
+        "secret",
+        Board(Script([], [], []), findings),
+        Ledger(findings),
+        findings,
+        random.Random(1),
+    )
+    users = [f"user-{number}" for number in range(50)]
+    first = {user: world.target(user) for user in users}
+    assert set(first.values()) == {
+        "ipv4:127.0.0.1:1,127.0.0.1:2",
+        "ipv4:127.0.0.1:2,127.0.0.1:1",
+    }
+    world.away.add("127.0.0.1:1")
+    assert {world.target(user) for user in users} == {"ipv4:127.0.0.1:2,127.0.0.1:1"}
+    world.away.clear()
+    assert {user: world.target(user) for user in users} == first
+    world.addresses = ["chat.example.com:443"]
+    assert world.target("anybody") == "chat.example.com:443"
+
+
 # A small world without a server
 
 PEOPLE = ["ann", "ben", "cid"]

@@ -72,6 +72,7 @@ _PATTERNS = ("chat_*.jsonl.gz", "dialogues_*.jsonl.gz", "edge_cases.jsonl.gz")
     "--speed",
     help="Times the original speed, such as 1000x; pauses are cut at a second. As fast as it goes.",
 )
+@click.option("--rate", type=click.FloatRange(0.1), help="Messages a second. As fast as it goes.")
 @click.option("--kill", default=0, type=click.IntRange(0), help="How often to kill -9 the server.")
 @click.option(
     "--stop-cont", default=0, type=click.IntRange(0), help="How often to stop it for a while."
@@ -126,6 +127,7 @@ def main(
     ahead: int,
     in_order: bool,
     speed: str | None,
+    rate: float | None,
     kill: int,
     stop_cont: int,
     cluster: bool,
@@ -158,7 +160,7 @@ def main(
     options = Options(
         files=files,
         folder=folder,
-        cast=Cast(devices, sdk_devices, visitors, in_flight, ahead, in_order, _times(speed)),
+        cast=Cast(devices, sdk_devices, visitors, in_flight, ahead, in_order, _times(speed), rate),
         messages=messages,
         kills=kill,
         freezes=stop_cont,

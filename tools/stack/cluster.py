@@ -14,7 +14,7 @@ import psutil
 from .cassandra import VERSION as CASSANDRA_VERSION
 from .cassandra import CassandraNodes, NodeOptions
 from .proxy import Link, Proxy
-from .redis import RedisServer
+from .redis import RedisServer, free_port
 from .server import Server
 
 _BEHIND: Final = "127.0.1.{}"
@@ -44,6 +44,7 @@ class Cluster:
     Attributes:
         redis_links: By server, what it reaches Redis by.
         cassandra_links: By server and node, what it reaches the ring by.
+        node_links: By server, what other servers reach it by.
         client_links: By server, what clients reach it by; empty without such proxies.
     """
 
@@ -62,6 +63,7 @@ class Cluster:
         self.servers: list[Server] = []
         self.redis_links: list[Proxy] = []
         self.cassandra_links = [[Link() for _ in nodes] for _ in range(options.servers)]
+        self.node_links: list[Proxy] = []
         self.client_links: list[Proxy] = []
         self._ring_proxies: list[Proxy] = []
         self._nobody = Link()
@@ -84,10 +86,13 @@ class Cluster:
             await proxy.start()
             self._ring_proxies.append(proxy)
         for number in range(self.options.servers):
-            link = Proxy(self.redis.port)
+            link, between = Proxy(self.redis.port), Proxy(free_port())
             await link.start()
+            await between.start()
             self.redis_links.append(link)
-            server = Server(self.folder / f"server-{number}", self.secret, self._settings(link))
+            self.node_links.append(between)
+            settings = self._settings(link, between)
+            server = Server(self.folder / f"server-{number}", self.secret, settings)
             self.servers.append(server)
             # The first one makes the tables.
             await server.start()
@@ -108,7 +113,12 @@ class Cluster:
         for server in self.servers:
             server.thaw()
         await asyncio.gather(*(server.stop() for server in self.servers))
-        for proxy in (*self.client_links, *self.redis_links, *self._ring_proxies):
+        for proxy in (
+            *self.client_links,
+            *self.node_links,
+            *self.redis_links,
+            *self._ring_proxies,
+        ):
             await proxy.stop()
         await asyncio.to_thread(self.redis.stop)
         await asyncio.to_thread(self.ring.stop)
@@ -159,7 +169,7 @@ class Cluster:
     def heal(self) -> None:
         """All links are whole again."""
         links = [link for row in self.cassandra_links for link in row]
-        for link in (*links, *self.redis_links, *self.client_links):
+        for link in (*links, *self.redis_links, *self.node_links, *self.client_links):
             link.heal()
 
     def _link_from(self, port: int, node: int) -> Link:
@@ -169,7 +179,7 @@ class Cluster:
                 return self.cassandra_links[number][node]
         return self._nobody
 
-    def _settings(self, redis: Proxy) -> dict[str, str]:
+    def _settings(self, redis: Proxy, node: Proxy) -> dict[str, str]:
         return {
             "STORE__KIND": "scylla",
             "SCYLLA__HOSTS": ",".join(self.ring.advertised),
@@ -181,6 +191,9 @@ class Cluster:
             "REDIS__SILENCE_S": "2",
             # Machines of developers may stand still for a while.
             "SCYLLA__REQUEST_TIMEOUT_S": str(_PATIENCE_MS / 1000 + 1),
+            "NODES__LISTEN": f"127.0.0.1:{node.to_port}",
+            "NODES__ADVERTISE": f"127.0.0.1:{node.port}",
+            "NODES__KEY": self.secret,
             **self.options.settings,
         }
 

@@ -168,6 +168,10 @@ def _one_node(cluster: Cluster) -> list[Link]:
     return cluster.cassandra_links[0][-1:]
 
 
+def _nodes(cluster: Cluster) -> list[Link]:
+    return [cluster.node_links[0]]
+
+
 def _clients(cluster: Cluster) -> list[Link]:
     return [*cluster.client_links[:1]]
 
@@ -249,6 +253,26 @@ FAULTS: Final = {
             "commit-answers-lost",
             "requests of one server reach the ring, all answers are thrown away, then the links are cut",
             _on(_ring, Link.drop_answers, long=True),
+        ),
+        Fault(
+            "nodes-cut",
+            "the link between the servers cut and refused for 2 s: a home that can't be reached",
+            _on(_nodes, Link.refuse),
+        ),
+        Fault(
+            "nodes-half-open",
+            "the same link half-open: a home that is silent",
+            _on(_nodes, Link.half_open, long=True),
+        ),
+        Fault(
+            "nodes-answers-lost",
+            "what is forwarded to a home is done, and nobody hears what came of it",
+            _on(_nodes, Link.drop_answers, long=True),
+        ),
+        Fault(
+            "nodes-slow",
+            "0.15 s for each piece in either direction between the servers",
+            _on(_nodes, _slow, long=True),
         ),
         Fault(
             "clients-cut",

@@ -82,11 +82,9 @@ class Link:
     async def release(self) -> None:
         """Sends what is held."""
         for connection in list(self.connections):
-            for data in connection.held:
-                connection.server.write(data)
-            connection.held.clear()
             with contextlib.suppress(ConnectionError):
-                await connection.server.drain()
+                await _write(connection.server, b"".join(connection.held))
+            connection.held.clear()
             if connection.gone:
                 connection.server.close()
 
@@ -174,8 +172,7 @@ async def _requests(link: Link, connection: _Connection, reader: asyncio.StreamR
             if link.slow_s:
                 await asyncio.sleep(link.slow_s)
             if link.passing and not connection.held:
-                connection.server.write(data)
-                await connection.server.drain()
+                await _write(connection.server, data)
             else:
                 connection.held.append(data)
     connection.gone = True
@@ -189,12 +186,19 @@ async def _answers(link: Link, connection: _Connection, answers: asyncio.StreamR
             if link.slow_s:
                 await asyncio.sleep(link.slow_s)
             if link.answering and not connection.spoilt:
-                connection.client.write(data)
-                await connection.client.drain()
+                await _write(connection.client, data)
             else:
                 connection.spoilt = True
                 link.lost += len(data)
     connection.client.close()
+
+
+async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Sends it all. Raises ConnectionError."""
+    if writer.is_closing():
+        raise ConnectionResetError("the other side is gone")
+    writer.write(data)
+    await writer.drain()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ import psutil
 _START_S: Final = 60.0
 _STOP_S: Final = 30.0
 _POLL_S: Final = 0.02
+_GRPC_INFO: Final = re.compile(r"I\d{4} ")
+"""What grpc's core says for information, such as that a connection ended."""
 
 
 class ServerFailed(Exception):
@@ -113,6 +116,8 @@ class Server:
         """The errors in its log, over all starts."""
         found = []
         for line in self.log.read_text(errors="replace").splitlines():
+            if _GRPC_INFO.match(line):
+                continue
             try:
                 level = json.loads(line)["level"]
             except (ValueError, KeyError, TypeError):
