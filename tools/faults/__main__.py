@@ -39,7 +39,7 @@ from .witness import Witness
 
 _ROOT: Final = Path(__file__).parents[2]
 _SAMPLE: Final = _ROOT / "tests" / "data" / "chat"
-_QUICK: Final = ("server-kill", "redis-cut", "commit-answers-lost")
+_QUICK: Final = ("commit-answers-lost", "nodes-half-open")
 _CAST: Final = Cast(devices=24, sdk_devices=4, visitors=8, rate=60.0)
 _SECONDS: Final = 12
 _QUICK_SECONDS: Final = 5
@@ -97,7 +97,9 @@ def main(
     nodes = cassandra_nodes or (1 if quick else 3)
     folder = Path(tempfile.mkdtemp(prefix="tidings-faults-"))
     began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    cluster = Cluster(folder / "cluster", ClusterOptions(cassandra_nodes=nodes))
+    cluster = Cluster(
+        folder / "cluster", ClusterOptions(cassandra_nodes=nodes, lease_s=2 if quick else 4)
+    )
     runs = FaultRuns(
         command=shlex.join(["python", "-m", "tools.faults", *sys.argv[1:]]),
         began=began,

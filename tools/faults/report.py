@@ -24,6 +24,11 @@ class Outcome:
     refused: int
 
     @property
+    def slowest_way(self) -> str:
+        """How that message went."""
+        return max(self.report.ways.items(), key=lambda item: item[1].max_ms)[0]
+
+    @property
     def slowest_ms(self) -> float:
         """The longest that a message waited for its acknowledgement, in milliseconds."""
         return max(way.max_ms for way in self.report.ways.values())
@@ -134,7 +139,7 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         f"{report.verified.device_entries:,}",
         f"{blow.back_s:.1f}",
         f"{blow.silence_s:.2f}",
-        f"{outcome.slowest_ms / 1000:.2f}",
+        f"{outcome.slowest_ms / 1000:.2f} ({outcome.slowest_way})",
         f"{blow.reconnected_s:.1f}" if blow.reconnected_s else "-",
         f"{report.verified.level_after_s:.1f}",
         "right" if report.right else f"**{wrong} wrong**",

@@ -337,7 +337,7 @@ class Device:
                 self._settled(what)
         elif what is not None:
             self._marked(*what, result)
-        elif result.command_id == 0 and failed:
+        elif result.command_id == 0 and failed and result.error.reason not in _AGAIN:
             self._world.findings.add("refused", f"{self.records.device}: hello: {result.error}")
         elif result.command_id == 0 and result.hello.refused_cursors:
             refusal = result.hello.refused_cursors[0]

@@ -22,7 +22,6 @@ _LEASES: Final = 2.5
 """How many lease times are long: the others have noticed by then."""
 _SLOW_S: Final = 0.15
 _SPARE_FILES: Final = 2
-_SPARE_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ async def _starve_of_memory(cluster: Cluster) -> None:
     used = psutil.Process(pid).memory_info().vms
     before = resource.prlimit(pid, resource.RLIMIT_AS)
     server.may_end = True
-    resource.prlimit(pid, resource.RLIMIT_AS, (used + _SPARE_BYTES, before[1]))
+    resource.prlimit(pid, resource.RLIMIT_AS, (used // 2, before[1]))
     await asyncio.sleep(_long_s(cluster))
     if server.ended:
         # Whoever looks after processes starts it again.
@@ -303,7 +302,7 @@ FAULTS: Final = {
         ),
         Fault(
             "no-memory",
-            "a server may have 4 MiB more memory than it has",
+            "a server gets no more memory than it has; should it end, it is started again",
             _starve_of_memory,
             complains=True,
         ),
