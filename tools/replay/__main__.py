@@ -156,6 +156,7 @@ def main(
         raise click.UsageError("these faults are those of a cluster")
     if store is not None and store.exists() and any(store.iterdir()):
         raise click.UsageError(f"{store} is not empty")
+    faults = [fault for name, fault in FAULTS.items() if {name, "all"} & set(fault_names)]
     folder = store or Path(tempfile.mkdtemp(prefix="tidings-replay-"))
     options = Options(
         files=files,
@@ -168,10 +169,14 @@ def main(
         target=target,
         secret=secret,
         pid=pid,
-        cluster=ClusterOptions(cassandra_nodes=cassandra_nodes, client_proxies=False)
+        cluster=ClusterOptions(
+            cassandra_nodes=cassandra_nodes,
+            # They cost as much as the clients get.
+            client_proxies=any(fault.of_clients for fault in faults),
+        )
         if cluster
         else None,
-        faults=[fault for name, fault in FAULTS.items() if {name, "all"} & set(fault_names)],
+        faults=faults,
         command=shlex.join(["python", "-m", "tools.replay", *_without_secret(sys.argv[1:])]),
     )
     # What is made here mostly stays to the end: the collector would only look at it again and again.

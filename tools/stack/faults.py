@@ -33,6 +33,11 @@ class Fault:
     deal: Deed
     complains: bool = False
 
+    @property
+    def of_clients(self) -> bool:
+        """Whether it needs proxies between clients and servers."""
+        return self.name.startswith("clients-")
+
 
 def _long_s(cluster: Cluster) -> float:
     return cluster.options.lease_s * _LEASES
