@@ -79,7 +79,7 @@ class FaultRuns:
     def _cluster(self) -> list[str]:
         parts = ["## What came of each"]
         rows = [_row(outcome) for outcome in self.outcomes]
-        rows += [(fault.name, "", "", "", "", "", "", "", why) for fault, why in self.broken]
+        rows += [(fault.name, *[""] * 8, why) for fault, why in self.broken]
         parts.append(
             table(
                 (
@@ -89,21 +89,24 @@ class FaultRuns:
                     "lasted, s",
                     "nothing taken, s",
                     "slowest, s",
+                    "away, s",
                     "all back, s",
                     "level, s",
                     "verdict",
                 ),
                 rows,
-                "lrrrrrrrl",
+                "lrrrrrrrrl",
             )
         )
         parts += [
             _paragraph(
                 "*Acknowledged* of as many messages that were sent; *applied* are entries by all devices. *Nothing"
                 " taken* is the longest time in which no message of anybody was acknowledged, *slowest* the longest"
-                " that any message waited for its acknowledgement, over all attempts: who sent it had no service for"
-                " at most that long. *All back* is when as many devices were connected as before, from the beginning"
-                " of the fault; *level* when all had everything, after the last acknowledgement."
+                " that any message waited for its acknowledgement, over all attempts and with what waits before it,"
+                " and by which way it went. *Away* is the longest that a connected device was without a session: the"
+                " first number is of lean devices, the second of the SDK. *All back* is when as many devices were"
+                " connected as before, from the beginning of the fault; *level* when all had everything, after the"
+                " last acknowledgement."
             ),
             _paragraph(
                 "*Right* means: each acknowledged message stands in history once, at its acknowledged position"
@@ -140,6 +143,7 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         f"{blow.back_s:.1f}",
         f"{blow.silence_s:.2f}",
         f"{outcome.slowest_ms / 1000:.2f} ({outcome.slowest_way})",
+        f"{report.tally.longest_away_s:.2f}, {report.tally.sdk_longest_away_s:.2f}",
         f"{blow.reconnected_s:.1f}" if blow.reconnected_s else "-",
         f"{report.verified.level_after_s:.1f}",
         "right" if report.right else f"**{wrong} wrong**",

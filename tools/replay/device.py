@@ -72,6 +72,7 @@ class Device:
         self._call: Any = None
         self._since = 0.0
         self._moving = False
+        self._left = 0.0
         self._channel: Any = None
         self._writing: asyncio.Task[None] | None = None
         self._commands: dict[int, Send | tuple[str, int]] = {}
@@ -94,6 +95,7 @@ class Device:
     def start(self) -> None:
         """Begins to connect."""
         self._closing = False
+        self._left = 0.0
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def post(self, row: Row) -> None:
@@ -184,6 +186,8 @@ class Device:
                 raise
         self._moving = False
         was_level, self.connected = self.connected, False
+        if was_level:
+            self._left = asyncio.get_running_loop().time()
         if was_level and not self._closing:
             world.tally.lost_sessions += 1
         return was_level
@@ -265,6 +269,10 @@ class Device:
                 self._gap(event.gap)
             case "sync_complete":
                 self.connected = True
+                if self._left:
+                    away = asyncio.get_running_loop().time() - self._left
+                    world = self._world
+                    world.tally.longest_away_s = max(world.tally.longest_away_s, away)
                 self._flush()
             case "beacon":
                 self._beacon(event.beacon)

@@ -144,7 +144,9 @@ def _faults(report: Report) -> list[str]:
             f"Lean devices tried to connect {tally.connects:,} times and lost {tally.lost_sessions:,} sessions;"
             f" {tally.resent:,} messages were sent again over their streams, and {tally.unary_retries:,} unary calls"
             f" were tried again. {tally.gaps_announced:,} gaps were announced to those who came late,"
-            f" {tally.gaps_fetched:,} of them fetched from history (visitors do not)."
+            f" {tally.gaps_fetched:,} of them fetched from history (visitors do not). The longest that a connected"
+            f" device was without a session was {tally.longest_away_s:.2f} s, with the SDK"
+            f" {tally.sdk_longest_away_s:.2f} s."
         )
     )
     if report.complaints:

@@ -38,6 +38,7 @@ class SdkDevice:
         self._rows: asyncio.Queue[Row] = asyncio.Queue()
         self._starts: dict[str, int] = {}
         self._early: dict[str, int] = {}
+        self._left = 0.0
         self._status = tidings.ConnectionStatus.OFFLINE
 
     @property
@@ -113,9 +114,18 @@ class SdkDevice:
                 case tidings.Gap():
                     self.records.gap(event.conversation_id, event.from_seq, event.to_seq)
                 case tidings.ConnectionState():
-                    self._status = event.status
+                    self._take_status(event.status)
                 case _:
                     pass
+
+    def _take_status(self, status: tidings.ConnectionStatus) -> None:
+        was, self._status = self.connected, status
+        now = asyncio.get_running_loop().time()
+        if was and not self.connected:
+            self._left = now
+        elif self.connected and not was and self._left:
+            tally = self._world.tally
+            tally.sdk_longest_away_s = max(tally.sdk_longest_away_s, now - self._left)
 
     def _entry(self, event: tidings.LogEntry) -> None:
         ledger = self._world.ledger

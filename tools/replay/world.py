@@ -55,6 +55,10 @@ class Tally:
     visits: int = 0
     unary_retries: int = 0
     read_marks: int = 0
+    longest_away_s: float = 0.0
+    """The longest that a connected device was without a session before it was level in the next one."""
+    sdk_longest_away_s: float = 0.0
+    """The same for the SDK."""
 
 
 @dataclass(slots=True)
