@@ -18,6 +18,8 @@ import psutil
 _START_S: Final = 60.0
 _STOP_S: Final = 30.0
 _POLL_S: Final = 0.02
+_TIED: Final = ("setpriv", "--pdeathsig", "SIGKILL", "--")
+"""It is killed when the process that started it ends, however that ends."""
 _GRPC_INFO: Final = re.compile(r"I\d{4} ")
 """What grpc's core says for information, such as that a connection ended."""
 
@@ -84,6 +86,7 @@ class Server:
         said = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *_TIED,
                 *self.program,
                 "serve",
                 env=environment,
