@@ -46,6 +46,11 @@ _PATTERNS = ("chat_*.jsonl.gz", "dialogues_*.jsonl.gz", "edge_cases.jsonl.gz")
     "--file", "names", multiple=True, help="Only files of this name (glob); may be repeated."
 )
 @click.option("--messages", type=click.IntRange(1), help="The most messages to play: all.")
+@click.option(
+    "--silent-members/--no-silent-members",
+    default=True,
+    help="Whether those are members too who say nothing in what is played.",
+)
 @click.option("--devices", default=300, type=click.IntRange(1), help="Connected devices.")
 @click.option(
     "--sdk-devices", default=10, type=click.IntRange(0), help="How many of them are the Python SDK."
@@ -120,6 +125,7 @@ def main(
     data: Path,
     names: Sequence[str],
     messages: int | None,
+    silent_members: bool,
     devices: int,
     sdk_devices: int,
     visitors: int,
@@ -163,6 +169,7 @@ def main(
         folder=folder,
         cast=Cast(devices, sdk_devices, visitors, in_flight, ahead, in_order, _times(speed), rate),
         messages=messages,
+        silent_members=silent_members,
         kills=kill,
         freezes=stop_cont,
         seed=seed,

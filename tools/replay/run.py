@@ -55,6 +55,7 @@ class Options:
         folder: Where the store, the server's log and the states of SDK devices go.
         cast: Who plays.
         messages: The most messages to play, or None for all.
+        silent_members: Whether those are members too who say nothing in what is played.
         kills: How often the server is killed.
         freezes: How often it is stopped for a while.
         seed: For random choices; the order in which things happen is the machine's all the same.
@@ -73,6 +74,7 @@ class Options:
     folder: Path
     cast: Cast
     messages: int | None = None
+    silent_members: bool = True
     kills: int = 0
     freezes: int = 0
     seed: int = 0
@@ -102,7 +104,12 @@ async def replay(
     _raise_file_limit()
     prefix = f"r{secrets.token_hex(3)}." if options.target or options.running else ""
     began = datetime.now(UTC)
-    script = load(options.files, messages=options.messages, prefix=prefix)
+    script = load(
+        options.files,
+        messages=options.messages,
+        prefix=prefix,
+        silent_members=options.silent_members,
+    )
     options.folder.mkdir(parents=True, exist_ok=True)
     findings = Findings()
     rng = random.Random(options.seed)

@@ -120,10 +120,17 @@ def user_id(sender: str, file: str, prefix: str = "") -> str:
     return quote(name, safe="/") if user_id_problem(name) else name
 
 
-def load(paths: Sequence[Path], *, messages: int | None = None, prefix: str = "") -> Script:
+def load(
+    paths: Sequence[Path],
+    *,
+    messages: int | None = None,
+    prefix: str = "",
+    silent_members: bool = True,
+) -> Script:
     """Read a script. `messages` bounds it: rooms are cut at the end and dialogues left out, in proportion.
 
-    `prefix` goes before every user id. Raises OSError and ValueError.
+    `prefix` goes before every user id. Without `silent_members` only those are members who speak in what is played.
+    Raises OSError and ValueError.
     """
     files = [(path.name.split(".")[0], _read(path)) for path in paths]
     total = sum(len(rows) for _, rows in files)
@@ -131,7 +138,7 @@ def load(paths: Sequence[Path], *, messages: int | None = None, prefix: str = ""
     script = Script([name for name, _ in files], [], [])
     pairs: set[frozenset[str]] = set()
     for name, rows in files:
-        _add_file(script, name, rows, share, prefix, pairs)
+        _add_file(script, name, rows, share, prefix, pairs, silent_members=silent_members)
     return script
 
 
@@ -151,6 +158,8 @@ def _add_file(
     share: float,
     prefix: str,
     pairs: set[frozenset[str]],
+    *,
+    silent_members: bool,
 ) -> None:
     room = file.startswith("chat_")
     made: dict[int, Row] = {}
@@ -160,14 +169,15 @@ def _add_file(
     chosen = grouped.items() if room else _spread(list(grouped.items()), share)
     for name, parts in chosen:
         conversation = Conversation(f"{file}:{name}", room)
-        # Everybody who ever speaks is a member, the most active first, also when not all of it is played.
-        activity = Counter(user_id(row["sender"], file, prefix) for _, row in parts)
+        played = parts[: max(1, round(len(parts) * share))] if room else parts
+        # The most active first.
+        speaking = parts if silent_members else played
+        activity = Counter(user_id(row["sender"], file, prefix) for _, row in speaking)
         conversation.members = [user for user, _ in activity.most_common()]
         pair = frozenset(conversation.members)
         if not room and len(pair) == 2 and pair not in pairs:
             pairs.add(pair)
             conversation.direct = True
-        played = parts[: max(1, round(len(parts) * share))] if room else parts
         for number, row in played:
             replied = row["reply_to"]
             made[number] = Row(
