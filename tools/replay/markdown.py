@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Final
 
+from tools.stack.faults import FAULTS
+
 from .findings import KINDS
 from .report import Report
 
@@ -137,6 +139,9 @@ def _faults(report: Report) -> list[str]:
                 " as many devices were connected as before. The others are seconds from the beginning."
             )
         )
+        named = [FAULTS[blow.what] for blow in report.blows if blow.what in FAULTS]
+        if named:
+            parts.append("\n".join(_item(f"`{fault.name}`: {fault.what}.") for fault in named))
     else:
         parts.append("None were asked for.")
     parts.append(
