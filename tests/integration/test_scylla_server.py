@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.proxy import Proxy
 from tests.integration.processes import ServerProcess
 from tests.integration.test_readiness import ask, says
 from tests.integration.wire import PATIENCE_S
 from tools.stack.cassandra import CassandraNodes
+from tools.stack.proxy import Proxy
 
 KEYSPACE = "served"
 
@@ -97,13 +97,13 @@ async def test_a_cluster_that_does_not_answer_is_told_at_readyz(
         await node.start()
         port = (await node.logged("serving"))["metrics_port"]
         await says(port, 200, "ok")
-        between.answering = False
+        between.drop_answers()
         # It is silent at first; later its connections are given up.
         lines = {"store: it does not answer in time", "store: it can't be reached"}
         async with asyncio.timeout(PATIENCE_S):
             while (await asyncio.to_thread(ask, port))[1] not in lines:
                 pass
-        between.answering = True
+        between.heal()
         between.cut()
         async with asyncio.timeout(2 * PATIENCE_S):
             while await asyncio.to_thread(ask, port) != (200, "ok"):
