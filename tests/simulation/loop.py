@@ -15,7 +15,7 @@ import contextlib
 import heapq
 import random
 from asyncio import events
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from enum import Enum
@@ -40,6 +40,9 @@ class Deadlock(Exception):
 
 class Runaway(Exception):
     """Too many steps were made, in all or without time going on."""
+
+
+_LOOKED_AT = 100
 
 
 class Process:
@@ -171,6 +174,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._dead: list[Process] = []
         self._countdown: tuple[int, Process, Callable[[], None]] | None = None
         self._trace = blake2b(digest_size=16) if trace else None
+        self._last: list[str] = []
         self.steps = 0
         self.failure: BaseException | None = None
         self.context = copy_context()
@@ -218,7 +222,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.steps += 1
         self._burst += 1
         if self.steps > self._max_steps or self._burst > self._max_burst:
-            raise Runaway(f"{self.steps} steps, {self._burst} of them at {self._now:.3f} s")
+            self._run_away(handle, process)
         if self._trace is not None:
             self._note(handle, process)
         try:
@@ -232,6 +236,17 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._countdown = (left - 1, process, act) if left > 1 else None
             if left <= 1:
                 act()
+
+    def _run_away(self, handle: asyncio.Handle, process: Process | None) -> None:
+        """Too many steps: the last ones are looked at, to tell which. Raises Runaway."""
+        self._last.append(f"{_named(handle)} in {process.name if process else 'the world'}")
+        if len(self._last) < _LOOKED_AT:
+            return
+        most = Counter(self._last).most_common(5)
+        told = ", ".join(f"{count} times {what}" for what, count in most)
+        raise Runaway(
+            f"{self.steps} steps, {self._burst} of them at {self._now:.3f} s; of the last {_LOOKED_AT}: {told}"
+        )
 
     def _next_moment(self) -> None:
         timers = self._timers
@@ -249,14 +264,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 self._ready.append(timer)
 
     def _note(self, handle: asyncio.Handle, process: Process | None) -> None:
-        callback: Any = handle._callback  # type: ignore[attr-defined]
-        owner = getattr(callback, "__self__", None)
-        if isinstance(owner, SimTask):
-            coro: Any = owner.get_coro()
-            what = f"{owner.serial} {coro.__qualname__}"
-        else:
-            what = getattr(callback, "__qualname__", type(callback).__name__)
-        line = f"{self._now!r} {process.name if process else '-'} {what}\n"
+        line = f"{self._now!r} {process.name if process else '-'} {_named(handle, serial=True)}\n"
         assert self._trace is not None
         self._trace.update(line.encode())
 
@@ -451,3 +459,13 @@ class SimLoop(asyncio.AbstractEventLoop):
         )
         if not self._closed and not lost:
             self.failure = self.failure or problem
+
+
+def _named(handle: asyncio.Handle, *, serial: bool = False) -> str:
+    """What a handle calls: of a task its coroutine, with the task's number if asked for."""
+    callback: Any = handle._callback  # type: ignore[attr-defined]
+    owner = getattr(callback, "__self__", None)
+    if isinstance(owner, SimTask):
+        coro: Any = owner.get_coro()
+        return f"{owner.serial} {coro.__qualname__}" if serial else str(coro.__qualname__)
+    return str(getattr(callback, "__qualname__", type(callback).__name__))

@@ -17,12 +17,13 @@ import structlog
 from tidings_server.storage.base import StoreUnavailable
 
 from .config import Config, draw
-from .loop import SimLoop
+from .loop import Deadlock, Runaway, SimLoop
 from .nemesis import Nemesis
 from .outbox_watch import watched_outboxes
 from .quiet import Quiet
 from .sizes import made_small
 from .violation import Violation
+from .watchdog import STEP_CPU_S, Spinning, watched_for_spins
 from .workload import Workload
 from .world import Happened, World
 
@@ -46,8 +47,14 @@ class Outcome:
     story: list[Happened] = field(default_factory=list)
 
 
-def run_seed(seed: int, *, trace: bool = False, config: Config | None = None) -> Outcome:
-    """Simulates the world of a seed."""
+def run_seed(
+    seed: int,
+    *,
+    trace: bool = False,
+    config: Config | None = None,
+    step_cpu_s: float = STEP_CPU_S,
+) -> Outcome:
+    """Simulates the world of a seed. A step that takes more than `step_cpu_s` of CPU fails it."""
     config = config or draw(seed)
     loop = SimLoop(  # type: ignore[abstract]
         random.Random(f"{config.seed} schedule"),
@@ -63,6 +70,7 @@ def run_seed(seed: int, *, trace: bool = False, config: Config | None = None) ->
     gc.disable()
     try:
         with (
+            watched_for_spins(loop, step_cpu_s),
             _logs(world),
             made_small(config.sizes),
             watched_outboxes(config.limits.max_commands_in_flight, world.report),
@@ -70,7 +78,7 @@ def run_seed(seed: int, *, trace: bool = False, config: Config | None = None) ->
             found: BaseException | None = None
             try:
                 loop.run_until_complete(_live(world))
-            except Exception as problem:  # noqa: BLE001 - a fault of any part is what we look for
+            except (Exception, Spinning) as problem:  # noqa: BLE001 - a fault of any part is what we look for
                 found = problem
             # What an unawaited task died of is told before what came of it.
             found = world.violation or loop.untaken(world.processes()) or found
@@ -106,7 +114,7 @@ def _failed(outcome: Outcome, problem: BaseException) -> None:
         problem.invariant if isinstance(problem, Violation) else type(problem).__name__
     )
     outcome.failure = str(problem) or repr(problem)
-    if not isinstance(problem, Violation):
+    if not isinstance(problem, Violation | Runaway | Deadlock):
         outcome.failure = "".join(traceback.format_exception(problem))
 
 
