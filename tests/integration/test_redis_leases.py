@@ -135,6 +135,21 @@ async def test_a_node_that_dies_while_redis_is_flushed_is_gone_after_a_lease(
     await until(lambda: set(one.nodes()) == {"one"})
 
 
+async def test_a_dead_node_is_gone_after_a_lease_though_redis_clock_was_set_back(
+    server: RedisServer, node: Start
+) -> None:
+    """What was written before that ends much later than a lease by the clock of now."""
+    one, two = await node("one"), await node("two")
+    two.came("ann")
+    await until_online(one, {"ann"})
+    assert two._task is not None
+    two._task.cancel()
+    await asyncio.wait([two._task])
+    server.client.zincrby("{tidings}:nodes", 3_600_000, two._token)
+    await until_online(one, set(), "ann")
+    await until(lambda: set(one.nodes()) == {"one"})
+
+
 async def test_a_node_that_stood_still_for_longer_than_its_lease(
     server: RedisServer, node: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,11 @@ if ARGV[3] ~= '' then
   redis.call('ZADD', KEYS[1], now + lease, ARGV[3])
   redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 end
+-- The clock was set back since: nobody's lease is longer than one.
+local latest = string.format('%.0f', now + lease)
+for _, token in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. latest, '+inf')) do
+  redis.call('ZADD', KEYS[1], latest, token)
+end
 for _, key in ipairs(KEYS) do
   redis.call('PEXPIRE', key, 10 * lease)
 end
