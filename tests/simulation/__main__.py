@@ -13,12 +13,12 @@ import time
 import click
 
 from .bugs import BUGS
-from .many import command_for, new_pool, run_many, run_one, story_of
+from .many import SEEDS, command_for, new_pool, run_many, run_one, story_of
 
 
 @click.command()
 @click.option(
-    "--seeds", type=click.IntRange(min=1), default=500, show_default=True, help="How many worlds."
+    "--seeds", type=click.IntRange(min=1), default=SEEDS, show_default=True, help="How many worlds."
 )
 @click.option("--first", type=int, default=0, show_default=True, help="The first seed.")
 @click.option("--seed", type=int, help="Only this one; its story is told.")

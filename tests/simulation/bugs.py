@@ -17,9 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidings import _logs, _outbox
+from tidings_server import node
+from tidings_server.bus.redis import bus as redis_bus
+from tidings_server.bus.redis import publisher
 from tidings_server.delivery import catch_up, hub, outbox, position, resume, session, sync
 from tidings_server.errors import store_unavailable
-from tidings_server.messaging import batch, lookup, receipts, sequencer
+from tidings_server.messaging import batch, forwarding, lookup, receipts, sequencer
+from tidings_server.presence import redis as leases_in_redis
 
 
 class CannotPlant(Exception):
@@ -295,6 +299,71 @@ BUGS = {
                 "plan",
                 "if hello.incarnation not in",
                 "if False and hello.incarnation not in",
+            ),
+            200,
+        ),
+        Bug(
+            "crash-before-publish",
+            "nobody looks for what a dead node committed and did not publish",
+            lambda: replaced(node.Node, "_nodes_changed", lambda _self: None),
+            60,
+        ),
+        Bug(
+            "forwarded-twice",
+            "what another node has forwarded goes on to whoever seems to be the home of its log",
+            lambda: changed(
+                node.Node, "__init__", "Host(self.sequencer.submit", "Host(self.router.submit"
+            ),
+            200,
+        ),
+        Bug(
+            "forwarded-and-forgotten",
+            "what a lost home has not decided is decided nowhere",
+            lambda: changed(forwarding.Peer, "_let_go", "self._decide_here(proposal)", "pass"),
+            60,
+        ),
+        Bug(
+            "silent-home",
+            "a home that says nothing more is waited for",
+            lambda: replaced(forwarding.Peer, "_look", lambda _self: None),
+            200,
+        ),
+        Bug(
+            "pointer-ignored",
+            "a session makes nothing of the news that a log goes further",
+            lambda: replaced(session.Session, "head_moved", lambda _self, _publication: None),
+            60,
+        ),
+        Bug(
+            "bus-owes-nothing",
+            "what could not be published while Redis was away is forgotten",
+            lambda: changed(
+                publisher.Publisher, "_owe", "self.owe(parcel.log, parcel.seq)", "pass"
+            ),
+            200,
+        ),
+        Bug(
+            "bus-not-looked-at-again",
+            "sessions do not look at their heads when the connection to Redis was renewed",
+            lambda: replaced(redis_bus.RedisBus, "_resync", lambda _self: None),
+            200,
+        ),
+        Bug(
+            "presence-of-an-old-dump",
+            "a node keeps its token when Redis may have forgotten what was written",
+            lambda: changed(
+                leases_in_redis.RedisLeases, "_renew_token", "self._token = self._random()", "pass"
+            ),
+            200,
+        ),
+        Bug(
+            "presence-sticks",
+            "that a user has left is forgotten when Redis can't be told",
+            lambda: changed(
+                leases_in_redis.RedisLeases,
+                "_write",
+                "self._owed.update(dict.fromkeys(users))",
+                "pass",
             ),
             200,
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from enum import Enum
 
 from tidings_server.core.limits import Limits
 
@@ -11,6 +12,15 @@ from .loop import Order
 from .rude import Manners
 from .sdk_device import Habits
 from .sizes import Sizes
+
+
+class BusKind(Enum):
+    """What carries events between nodes."""
+
+    WIRE = "wire"
+    """A bus that does whatever the port allows."""
+    REDIS = "redis"
+    """The bus over Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,8 @@ class Faults:
     lose_calls: float = 0.0
     duplicate_calls: float = 0.0
     bus_loss: float = 0.0
+    redis: float = 0.0
+    peers: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,11 @@ class Config:
 
     seed: int
     nodes: int
+    bus: BusKind
     bus_delay: float
+    lease_s: float
+    presence: bool
+    homes: bool
     order: Order
     users: int
     sdk_devices: tuple[tuple[int, Habits], ...]
@@ -65,7 +81,11 @@ def draw(seed: int) -> Config:
     rude = [(rng.randrange(users), _manners(rng)) for _ in range(rng.choice((0, 1, 1, 2)))]
     return Config(
         seed=seed,
-        nodes=rng.choice((1, 1, 2, 3)),
+        nodes=rng.choice((1, 2, 2, 3)),
+        bus=rng.choice(tuple(BusKind)),
+        lease_s=rng.choice((6.0, 10.0)),
+        presence=rng.random() < 0.5,
+        homes=rng.random() < 0.7,
         bus_delay=rng.choice((0.0, 0.0, 0.05, 0.4)),
         order=rng.choice((Order.FIFO, Order.RANDOM)),
         users=users,
@@ -117,6 +137,7 @@ def _sizes(rng: random.Random) -> Sizes:
         chunk_bytes=rng.choice((100, 1_000, 128 * 1024)),
         flagged=rng.choice((1, 2, 500)),
         pages_at_once=rng.choice((2, 5, 500)),
+        carried_bytes=rng.choice((0, 200, 8 * 1024)),
     )
 
 
@@ -151,4 +172,6 @@ def _faults(rng: random.Random) -> Faults:
         lose_calls=maybe(0.3, 0.1),
         duplicate_calls=maybe(0.3, 0.2),
         bus_loss=maybe(0.15, 0.1, 0.5),
+        redis=maybe(0.5, 0.1, 0.3),
+        peers=maybe(0.5, 0.15, 0.5),
     )

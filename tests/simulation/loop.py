@@ -43,6 +43,7 @@ class Runaway(Exception):
 
 
 _LOOKED_AT = 100
+_DIALLED_S = 0.0005
 
 
 class Process:
@@ -54,6 +55,8 @@ class Process:
         self.paused = False
         self.parked: list[asyncio.Handle] = []
         self.tasks: list[SimTask] = []
+        self.looked_at = 0
+        self.suspects: set[int] = set()
         self.context = copy_context()
         self.context.run(_PROCESS.set, self)
 
@@ -177,6 +180,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._last: list[str] = []
         self.steps = 0
         self.failure: BaseException | None = None
+        self.dial: Callable[[Process, str, Any], asyncio.Transport] = _nowhere
+        """Connects the protocol of a process to a host."""
         self.context = copy_context()
         """The context of the world outside of all processes."""
 
@@ -384,21 +389,44 @@ class SimLoop(asyncio.AbstractEventLoop):
         process = (context.get(_PROCESS) if context is not None else _PROCESS.get()) or self._world
         tasks = process.tasks
         tasks.append(task)
-        if len(tasks) > 512:
+        if len(tasks) > process.looked_at + 512:
             self._look_at(process)
         return task
 
-    def _look_at(self, process: Process) -> None:
-        """Lets go of tasks that are done; an exception of theirs that nobody took fails the run."""
+    def _look_at(self, process: Process, *, finally_: bool = False) -> None:
+        """Lets go of tasks that are done; an exception of theirs that nobody took fails the run.
+
+        Whoever waits for a task takes its exception only some steps later, so what nobody took is a suspect at first.
+        """
         left = []
+        before, process.suspects = process.suspects, set()
         for task in process.tasks:
             if not task.done():
                 left.append(task)
             elif task._log_traceback and not task.cancelled():
-                problem = task.exception()
-                assert problem is not None
-                self.failure = self.failure or problem
+                if finally_ or task.serial in before:
+                    problem = task.exception()
+                    assert problem is not None
+                    self.failure = self.failure or problem
+                else:
+                    process.suspects.add(task.serial)
+                    left.append(task)
         process.tasks = left
+        process.looked_at = len(left)
+
+    # The network
+
+    async def create_connection(  # type: ignore[override]
+        self, protocol_factory: Callable[[], Any], host: str, port: int, **_: object
+    ) -> tuple[asyncio.Transport, Any]:
+        """See asyncio: a connection of the process that runs now, to what `dial` finds. Raises OSError."""
+        process = current_process()
+        assert process is not None
+        protocol = protocol_factory()
+        await asyncio.sleep(_DIALLED_S)
+        transport = self.dial(process, host, protocol)
+        protocol.connection_made(transport)
+        return transport, protocol
 
     # Ending
 
@@ -406,7 +434,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """The first exception that nobody took, of the world and of these processes, or None."""
         for process in (self._world, *processes):
             if process.alive:
-                self._look_at(process)
+                self._look_at(process, finally_=True)
         return self.failure
 
     def end_all(self, processes: list[Process]) -> None:
@@ -459,6 +487,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         )
         if not self._closed and not lost:
             self.failure = self.failure or problem
+
+
+def _nowhere(_process: Process, host: str, _protocol: Any) -> asyncio.Transport:
+    raise ConnectionRefusedError(f"nobody is at {host}")
 
 
 def _named(handle: asyncio.Handle, *, serial: bool = False) -> str:

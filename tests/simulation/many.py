@@ -10,6 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 from .bugs import BUGS
 from .run import Outcome, run_seed
 
+SEEDS = 1000
+"""How many worlds are simulated when nobody says how many, as CI does: seeds from 0 on."""
 _STORY_LINES = 60
 _AT_ONCE = 5
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from .network import Weather
+from .redis_nemesis import RedisNemesis
 from .sdk_device import SdkDevice
 from .server import Server
 from .truth import WatchedDisk
@@ -28,7 +29,8 @@ class Nemesis:
 
     def begin(self) -> None:
         """From now on faults may come."""
-        faults = self._world.config.faults
+        world = self._world
+        faults = world.config.faults
         kinds: tuple[tuple[str, float, Callable[[random.Random], Awaitable[None]]], ...] = (
             ("cut", faults.cut, self._cut),
             ("stall", faults.stall, self._stall),
@@ -39,8 +41,9 @@ class Nemesis:
             ("clock", faults.clock, self._clock),
             ("sleep", faults.sleep, self._sleep),
             ("restore", faults.restore, self._restore),
+            ("peers", faults.peers, self._peers),
+            ("redis", faults.redis if world.uses_redis else 0.0, RedisNemesis(world).strike),
         )
-        world = self._world
         world.network.weather = Weather(
             delay=world.config.delay,
             refuse=faults.refuse,
@@ -75,6 +78,7 @@ class Nemesis:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            world.redis.calm()
             for server in world.servers:
                 if server.running is None:
                     await server.start()
@@ -119,6 +123,21 @@ class Nemesis:
             link = rng.choice(links)
             pipe = rng.choice((link.up, link.down))
             pipe.stall(self._world.loop.time() + rng.uniform(0.1, 8))
+
+    async def _peers(self, rng: random.Random) -> None:
+        links = list(self._world.peers.links)
+        if not links:
+            return
+        link = rng.choice(links)
+        if rng.random() < 0.4:
+            link.stall(self._world.loop.time() + rng.uniform(0.1, 8))
+        else:
+            noticed = rng.choice((0.0, 0.1, None))
+            called = link.called.name if link.called else ""
+            self._world.tell(
+                "peers", f"{link.caller.name} to {called} is cut, noticed after {noticed}"
+            )
+            link.cut(noticed)
 
     async def _device_crash(self, rng: random.Random) -> None:
         world = self._world
@@ -169,9 +188,11 @@ class Nemesis:
             world.tell("server", f"{server.name} drains")
             await server.drain(rng.choice((0, 2_000)), rng.choice((0.5, 5.0)))
             world.tell("server", f"{server.name} has stopped")
-            await asyncio.sleep(rng.random())
+            # Some stay away for longer: others know that they are gone.
+            await asyncio.sleep(rng.choice((rng.random(), rng.random(), 20.0)))
             if server.running is None:
                 await server.start()
+                world.tell("server", f"{server.name} is up again")
 
     async def _pause(self, rng: random.Random) -> None:
         world, server = self._world, self._server(rng)

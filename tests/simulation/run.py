@@ -20,7 +20,9 @@ from .config import Config, draw
 from .loop import Deadlock, Runaway, SimLoop
 from .nemesis import Nemesis
 from .outbox_watch import watched_outboxes
+from .presence import PresenceAtTheEnd
 from .quiet import Quiet
+from .silence import Silence
 from .sizes import made_small
 from .violation import Violation
 from .watchdog import STEP_CPU_S, Spinning, watched_for_spins
@@ -104,8 +106,13 @@ async def _live(world: World) -> None:
     await workload.run()
     await nemesis.end()
     await quiet.level()
+    if len(world.servers) > 1:
+        await Silence(world).falls()
+        await quiet.level(settled=True)
     await quiet.stays_level()
     await quiet.fresh()
+    if world.config.presence:
+        await PresenceAtTheEnd(world).check()
     quiet.final()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -16,27 +16,31 @@ from tidings_server.core.limits import Limits
 from tidings_server.core.principal import Principal
 from tidings_server.errors import DomainError, Reason
 from tidings_server.node import Node
+from tidings_server.presence.base import Leases
 from tidings_server.rpc.chat import chat_service
 from tidings_server.rpc.unary import unary_services
+from tidings_server.storage.base import APPLIED
 from tidings_server.storage.memory import Call, MemoryDisk, MemoryStore, RandomFaults
 
 from .clock import SimClock
 from .loop import Process, SimLoop
 from .network import Aborted, Link, Network, ServerContext, Status, frames_of
+from .peers import PeerNet
 
 T = TypeVar("T")
 
 CHAT = "/tidings.v1.ChatService/Chat"
 
 
-@dataclass(frozen=True, slots=True)
-class _Details:
-    method: str
-    invocation_metadata: tuple[()] = ()
+def _nobody_cares(_process: Process) -> None:
+    pass
 
 
 class SimStore(MemoryStore):
-    """A memory store that is a database of its own: what it was asked goes on when its caller's process dies."""
+    """A memory store that is a database of its own: what it was asked goes on when its caller's process dies.
+
+    `committed` is told of the log of each append, the moment it has taken effect.
+    """
 
     def __init__(
         self,
@@ -44,16 +48,26 @@ class SimStore(MemoryStore):
         loop: SimLoop,
         new_id: Callable[[], str],
         faults: RandomFaults,
+        committed: Callable[[str], None],
         *,
         shared: bool,
     ) -> None:
         super().__init__(disk, new_id=new_id, faults=faults, shared=shared)
         self._loop = loop
+        self._committed = committed
 
     def _begin(
         self, call: Call, apply: Callable[[], T], lost: T | None = None
     ) -> asyncio.Future[T]:
+        if call.method == "append":
+            apply = partial(self._append, call.about, apply)
         return self._loop.context.copy().run(super()._begin, call, apply, lost)
+
+    def _append(self, log: str, apply: Callable[[], T]) -> T:
+        outcome = apply()
+        if outcome is APPLIED:
+            self._committed(log)
+        return outcome
 
 
 class Server:
@@ -68,6 +82,8 @@ class Server:
         clock: SimClock,
         limits: Limits,
         make_bus: Callable[[Process], Bus],
+        make_leases: Callable[[Process], Leases],
+        peers: PeerNet,
         prepare: Callable[[Node], None],
         *,
         shared: bool,
@@ -81,11 +97,16 @@ class Server:
         self.limits = limits
         self.faults = RandomFaults(random.Random(rng.random()), max_delay=0.003)
         self.network: Network | None = None
+        self.died: Callable[[Process], None] = _nobody_cares
+        """Told of the process that ended."""
         self.node: Node | None = None
         self.bus: Bus | None = None
         self.starts = 0
         self.running: Process | None = None
         self._make_bus = make_bus
+        self._make_leases = make_leases
+        self._peers = peers
+        self._dies_at: str | None = None
         self._prepare = prepare
         self._store: SimStore | None = None
         self._methods: dict[str, Any] = {}
@@ -109,12 +130,23 @@ class Server:
             self.loop,
             lambda: uuid7(self.clock.now_ms(), rng),
             self.faults,
+            lambda log: self._committed(process, log),
             shared=self.shared,
         )
         await self._store.open()
         self.bus = self._make_bus(process)
-        node = Node(self._store, self.bus, self.clock, rng, self._verify, limits=self.limits)
+        node = Node(
+            self._store,
+            self.bus,
+            self.clock,
+            rng,
+            self._verify,
+            limits=self.limits,
+            leases=self._make_leases(process),
+            dial=self._peers.dial(process),
+        )
         self._prepare(node)
+        self._peers.listen(process, node)
         await node.start()
         self._methods = {}
         for generic in (chat_service(node), *unary_services(node)):
@@ -138,6 +170,20 @@ class Server:
         if self._store is not None:
             self._store.crash(lambda: self.rng.random() < 0.5)
         self._gone(process)
+
+    def die_at_commit(self, log: str | None) -> None:
+        """The next append to a log that takes effect is the last thing that this server did; with None, no more."""
+        self._dies_at = log
+
+    def _committed(self, process: Process, log: str) -> None:
+        if process is self.running and log == self._dies_at:
+            self._dies_at = None
+            # Before it hears of it, mostly.
+            self.loop.soon(None, self._die, process)
+
+    def _die(self, process: Process) -> None:
+        if process is self.running:
+            self.crash()
 
     async def drain(self, spread_ms: int, grace_s: float) -> None:
         """Stops as SIGTERM does: sends the devices away, finishes, and exits."""
@@ -163,8 +209,13 @@ class Server:
 
     def _gone(self, process: Process) -> None:
         self.running = self.node = self._store = self.bus = None
+        self._peers.died(process, self._noticed_after)
+        self.died(process)
         assert self.network is not None
         self.network.server_died(process)
+
+    def _noticed_after(self) -> float | None:
+        return None if self.rng.random() < 0.2 else self.rng.random() * 0.2
 
     # Serving
 

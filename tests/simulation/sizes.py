@@ -16,7 +16,7 @@ class Sizes:
     """Sizes within the server. The defaults are its own.
 
     `ids`, `older_ids` and `logs` are what the sequencer keeps in memory of each log and in all, `tail_bytes` is what
-    the tail cache keeps.
+    the tail cache keeps, `carried_bytes` what the bus carries of a page.
     """
 
     bucket: int = 10_000
@@ -28,6 +28,7 @@ class Sizes:
     chunk_bytes: int = 128 * 1024
     flagged: int = 500
     pages_at_once: int = 500
+    carried_bytes: int = 8 * 1024
 
 
 @contextmanager
@@ -41,6 +42,9 @@ def made_small(sizes: Sizes) -> Iterator[None]:
         "_FLAGGED_AT_ONCE": sizes.flagged,
         "_PAGES_AT_ONCE": sizes.pages_at_once,
         "_RECENT_PAGES": sizes.pages_at_once,
+        "LARGE_BYTES": sizes.carried_bytes,
+        # A beat for every session, with so few of them.
+        "_BEATS": 4,
     }
     before: list[tuple[object, str, object]] = []
     for name, module in sorted(sys.modules.items()):

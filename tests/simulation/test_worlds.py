@@ -12,10 +12,9 @@ from subprocess import run
 import pytest
 
 from .bugs import BUGS
-from .many import command_for, new_pool, run_many, story_of
+from .many import SEEDS, command_for, new_pool, run_many, story_of
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 500
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,20 @@ from collections import deque
 from dataclasses import dataclass
 
 from tidings_server.bus.base import Bus
+from tidings_server.bus.redis import RedisBus
 from tidings_server.node import Node
+from tidings_server.presence.base import Leases, NodeInfo
+from tidings_server.presence.local import LocalLeases
+from tidings_server.presence.redis import RedisLeases
+from tidings_server.redis_options import RedisOptions
 
 from .bus import UnreliableBus, Wire
 from .clock import SimClock, TrueTime
-from .config import Config
+from .config import BusKind, Config
 from .loop import Process, SimLoop
 from .network import Network
+from .peers import PeerNet
+from .redis_server import SimRedis
 from .rude import RudeDevice
 from .sdk_device import SdkDevice
 from .server import Server
@@ -23,6 +30,7 @@ from .violation import Violation
 from .watch import Judge, Marks
 
 _TOLD = 4000
+_REDIS = RedisOptions(hosts=(("redis", 6379),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,13 @@ class World:
         self.disk = WatchedDisk(self.report, self.judge.appeared)
         clock_rng = self.rng("clocks")
         self.wire = Wire()
+        redis_rng = self.rng("redis wire")
+        # It is near: what nodes ask of it has a second at most.
+        far = min(config.bus_delay, 0.05)
+        self.redis = SimRedis(loop, SimClock(self.true), lambda: 0.0002 + redis_rng.random() * far)
+        peers_rng = self.rng("peers")
+        self.peers = PeerNet(loop, lambda: 0.0002 + peers_rng.random() * far, self.report)
+        loop.dial = lambda process, _host, protocol: self.redis.dial(process, protocol)
         self.servers = [
             Server(
                 f"server{n}",
@@ -56,6 +71,8 @@ class World:
                 SimClock(self.true, clock_rng.choice((0, -120_000, 60_000))),
                 config.limits,
                 self._bus,
+                self._leases,
+                self.peers,
                 self._prepare,
                 shared=config.nodes > 1,
             )
@@ -66,6 +83,7 @@ class World:
         for server in self.servers:
             server.faults.max_delay = config.store_delay
             server.network = self.network
+            server.died = self.redis.died
         self._bus_rng = self.rng("bus")
         self.bus_loss = config.faults.bus_loss
         self.users = [f"user{n}" for n in range(config.users)]
@@ -99,6 +117,11 @@ class World:
                     self.long_token,
                 )
             )
+
+    @property
+    def uses_redis(self) -> bool:
+        """Whether Redis has a part in this world."""
+        return len(self.servers) > 1 or self.config.bus is BusKind.REDIS
 
     @property
     def truth(self) -> Truth:
@@ -161,16 +184,15 @@ class World:
                 said.lost = said.lost or said.text in lost
 
     def calm_bus(self) -> None:
-        """The bus loses nothing more, and tells the nodes that it may have.
-
-        Between several nodes a crash between commit and publication loses one as well.
-        """
+        """The bus loses nothing more, and tells the nodes that it may have."""
         for bus in self.wire.buses:
-            if bus._process.alive and (bus.loss or len(self.servers) > 1):
+            if bus._process.alive and bus.loss:
                 bus.loss = bus.double = 0.0
                 self.loop.soon(bus._process, bus.resync)
 
     def _bus(self, process: Process) -> Bus:
+        if self.config.bus is BusKind.REDIS:
+            return RedisBus(_REDIS, self._seeded(process, "bus"))
         return UnreliableBus(
             self.loop,
             self._bus_rng,
@@ -180,6 +202,16 @@ class World:
             double=0.1 if self.bus_loss or self.config.bus_delay else 0.0,
             delay=self.config.bus_delay or (0.2 if self.bus_loss else 0.0),
         )
+
+    def _leases(self, process: Process) -> Leases:
+        node = NodeInfo(process.name, process.name if self.config.homes else "")
+        if not self.uses_redis:
+            return LocalLeases(node)
+        rng = self._seeded(process, "leases")
+        return RedisLeases(_REDIS, node, rng, lease_s=self.config.lease_s)
+
+    def _seeded(self, process: Process, purpose: str) -> random.Random:
+        return self.rng(f"{purpose} of {process.name}")
 
     def _prepare(self, node: Node) -> None:
         make_small(node, self.config.sizes)
