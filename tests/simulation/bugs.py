@@ -22,7 +22,15 @@ from tidings_server.bus.redis import bus as redis_bus
 from tidings_server.bus.redis import publisher
 from tidings_server.delivery import catch_up, hub, outbox, position, resume, session, sync
 from tidings_server.errors import store_unavailable
-from tidings_server.messaging import batch, forwarding, lookup, receipts, sequencer
+from tidings_server.messaging import (
+    batch,
+    forwarding,
+    intents,
+    lookup,
+    receipts,
+    sequencer,
+    takeover,
+)
 from tidings_server.presence import redis as leases_in_redis
 
 
@@ -304,8 +312,32 @@ BUGS = {
         ),
         Bug(
             "crash-before-publish",
-            "nobody looks for what a dead node committed and did not publish",
-            lambda: replaced(node.Node, "_nodes_changed", lambda _self: None),
+            "a node does not note what it is about to append",
+            lambda: changed(
+                intents.Intents,
+                "_note_logs",
+                "await self._store.put_intents(self._node_id, self._round, new)",
+                "pass",
+            ),
+            20,
+        ),
+        Bug(
+            "intents-skipped",
+            "nobody tells of what a dead node has noted",
+            lambda: changed(
+                takeover.Takeover,
+                "_tell",
+                "self._bus.publish(HeadPublished(name, head.last_seq))",
+                "pass",
+            ),
+            20,
+        ),
+        Bug(
+            "intents-cleared-early",
+            "notes are removed while appends may still begin on them",
+            lambda: changed(
+                intents.Intents, "_decided_round", "return min(rounds) - 1", "return self._round"
+            ),
             60,
         ),
         Bug(
@@ -338,7 +370,10 @@ BUGS = {
             "bus-owes-nothing",
             "what could not be published while Redis was away is forgotten",
             lambda: changed(
-                publisher.Publisher, "_owe", "self.owe(parcel.log, parcel.seq)", "pass"
+                publisher.Publisher,
+                "_owe",
+                "self.owe(parcel.log, Owed(parcel.seq, parcel.number))",
+                "pass",
             ),
             200,
         ),

@@ -13,6 +13,9 @@ from .rude import Manners
 from .sdk_device import Habits
 from .sizes import Sizes
 
+LATE_S = 12.0
+"""The latest that a store does what it was asked, in seconds."""
+
 
 class BusKind(Enum):
     """What carries events between nodes."""
@@ -138,6 +141,9 @@ def _sizes(rng: random.Random) -> Sizes:
         flagged=rng.choice((1, 2, 500)),
         pages_at_once=rng.choice((2, 5, 500)),
         carried_bytes=rng.choice((0, 200, 8 * 1024)),
+        round_s=rng.choice((4.0, 60.0)),
+        # More than what is late is late in these worlds.
+        late_s=LATE_S + 1,
     )
 
 

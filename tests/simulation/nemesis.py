@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
+from .config import LATE_S
 from .network import Weather
 from .redis_nemesis import RedisNemesis
 from .sdk_device import SdkDevice
@@ -51,7 +52,7 @@ class Nemesis:
             lose_answer=faults.lose_calls,
             duplicate=faults.duplicate_calls,
         )
-        max_late = world.rng("late").choice((0.1, 2.0, 12.0))
+        max_late = world.rng("late").choice((0.1, 2.0, LATE_S))
         for server in world.servers:
             store = server.faults
             store.refused, store.unsure = faults.store / 3, faults.store

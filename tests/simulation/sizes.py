@@ -16,7 +16,8 @@ class Sizes:
     """Sizes within the server. The defaults are its own.
 
     `ids`, `older_ids` and `logs` are what the sequencer keeps in memory of each log and in all, `tail_bytes` is what
-    the tail cache keeps, `carried_bytes` what the bus carries of a page.
+    the tail cache keeps, `carried_bytes` what the bus carries of a page. Notes of what is to be appended hold for
+    `round_s`, and what was asked of the store takes effect within `late_s`.
     """
 
     bucket: int = 10_000
@@ -29,12 +30,14 @@ class Sizes:
     flagged: int = 500
     pages_at_once: int = 500
     carried_bytes: int = 8 * 1024
+    round_s: float = 60.0
+    late_s: float = 30.0
 
 
 @contextmanager
 def made_small(sizes: Sizes) -> Iterator[None]:
     """Sets the module constants."""
-    constants = {
+    constants: dict[str, float] = {
         "BUCKET_SIZE": sizes.bucket,
         "MAX_PAGE_ENTRIES": sizes.page_entries,
         "CHUNK_BYTES": sizes.chunk_bytes,
@@ -43,6 +46,9 @@ def made_small(sizes: Sizes) -> Iterator[None]:
         "_PAGES_AT_ONCE": sizes.pages_at_once,
         "_RECENT_PAGES": sizes.pages_at_once,
         "LARGE_BYTES": sizes.carried_bytes,
+        "ROUND_S": sizes.round_s,
+        "LATE_S": sizes.late_s,
+        "_CLEAR_EVERY_S": sizes.round_s / 4,
         # A beat for every session, with so few of them.
         "_BEATS": 4,
     }
