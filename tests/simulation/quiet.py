@@ -21,13 +21,12 @@ class Quiet:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def level(self, *, settled: bool = False) -> None:
+    async def level(self) -> None:
         """Waits until every device is level: I5. Those that stay behind are a violation."""
         world = self._world
         beat = world.config.limits.beacon_interval_ms / 1000
-        if not settled:
-            # What is dead and doesn't know it yet shows within this time.
-            await asyncio.sleep(2.5 * beat + 10)
+        # What is dead and doesn't know it yet shows within this time.
+        await asyncio.sleep(2.5 * beat + 10)
         deadline = world.loop.time() + _HEAL_S
         while behind := self._behind():
             if world.loop.time() > deadline:

@@ -108,7 +108,7 @@ async def _live(world: World) -> None:
     await quiet.level()
     if len(world.servers) > 1:
         await Silence(world).falls()
-        await quiet.level(settled=True)
+        await quiet.level()
     await quiet.stays_level()
     await quiet.fresh()
     if world.config.presence:
