@@ -13,7 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tidings import _logs, _outbox
@@ -32,6 +32,8 @@ from tidings_server.messaging import (
     takeover,
 )
 from tidings_server.presence import redis as leases_in_redis
+
+from .config import BusKind, Config
 
 
 class CannotPlant(Exception):
@@ -90,12 +92,77 @@ def changed(owner: Any, name: str, old: str, new: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """A planted bug. `within` is the number of seeds, from 0 on, that are known to find it."""
+    """A planted bug. `within` is the number of seeds, from 0 on, that are known to find it.
+
+    `where` makes of each seed's world one in which the bug can show, as other worlds would only cost time.
+    """
 
     name: str
     what: str
     plant: Callable[[], Any]
     within: int
+    where: Callable[[Config], Config] = lambda world: world
+
+
+def _alone(world: Config) -> Config:
+    """One server that crashes often."""
+    return replace(world, nodes=1, faults=replace(world.faults, crash=0.25))
+
+
+def _strangers(world: Config) -> Config:
+    """Servers that append much to the same logs, and hear little of each other."""
+    return replace(
+        world,
+        nodes=3,
+        actions=160,
+        homes=False,
+        bus=BusKind.WIRE,
+        bus_delay=0.4,
+        faults=replace(world.faults, bus_loss=0.5),
+    )
+
+
+def _homes(world: Config) -> Config:
+    """Servers that append for each other, whose links break."""
+    return replace(world, nodes=3, homes=True, faults=replace(world.faults, peers=0.5))
+
+
+def _redis(world: Config) -> Config:
+    """Servers on a Redis that breaks."""
+    return replace(
+        world,
+        nodes=max(2, world.nodes),
+        bus=BusKind.REDIS,
+        presence=True,
+        faults=replace(world.faults, redis=0.3),
+    )
+
+
+def _restored(world: Config) -> Config:
+    return replace(world, faults=replace(world.faults, restore=0.15))
+
+
+def _narrow(world: Config) -> Config:
+    """Outboxes are small, and so is what is on its way."""
+    return replace(
+        world,
+        capacity=300,
+        limits=replace(world.limits, outbox_bytes=500, max_commands_in_flight=4),
+    )
+
+
+def _wrong_clocks(world: Config) -> Config:
+    """Clocks jump, and little of what was appended is kept in memory."""
+    return replace(
+        world,
+        faults=replace(world.faults, clock=0.4, crash=0.25),
+        rude_devices=tuple((user, replace(m, ahead_ms=290_000)) for user, m in world.rude_devices),
+    )
+
+
+def _crowded(world: Config) -> Config:
+    """Much goes into a page."""
+    return replace(world, sizes=replace(world.sizes, page_entries=100), store_delay=0.05, nodes=1)
 
 
 def _ack_before_commit() -> Any:
@@ -218,6 +285,7 @@ BUGS = {
             "the look-up of an old id covers only pages with a stamp of at least its time",
             lambda: replaced(lookup, "earliest_stamp", lambda id_time_ms: id_time_ms),
             60,
+            _wrong_clocks,
         ),
         Bug(
             "node-clock",
@@ -242,18 +310,21 @@ BUGS = {
             "a change of the membership does not end its page",
             lambda: changed(batch, "build", " and not changes", ""),
             60,
+            _crowded,
         ),
         Bug(
             "stale-view",
             "what is known of a log is taken for its newest state, though other nodes append too",
             lambda: replaced(sequencer.Sequencer, "_current", sequencer.Sequencer._loaded),
-            60,
+            20,
+            _strangers,
         ),
         Bug(
             "stale-refusal",
             "a command is refused on what is known of a log, though other nodes append too",
             lambda: changed(batch, "build", " and not proposal.verified", " and False"),
-            200,
+            100,
+            _strangers,
         ),
         Bug(
             "level-after-one-chunk",
@@ -266,6 +337,7 @@ BUGS = {
             "whoever loads a conversation does not write the effects that a crash left out",
             _effects_not_repeated,
             60,
+            _alone,
         ),
         Bug(
             "follow-late",
@@ -298,6 +370,7 @@ BUGS = {
             "the outbox takes whatever is put into it",
             lambda: replaced(outbox.Outbox, "room", lambda _self, _size: True),
             60,
+            _narrow,
         ),
         Bug(
             "incarnation-ignored",
@@ -308,7 +381,8 @@ BUGS = {
                 "if hello.incarnation not in",
                 "if False and hello.incarnation not in",
             ),
-            200,
+            60,
+            _restored,
         ),
         Bug(
             "crash-before-publish",
@@ -346,19 +420,22 @@ BUGS = {
             lambda: changed(
                 node.Node, "__init__", "Host(self.sequencer.submit", "Host(self.router.submit"
             ),
-            200,
+            100,
+            _homes,
         ),
         Bug(
             "forwarded-and-forgotten",
             "what a lost home has not decided is decided nowhere",
             lambda: changed(forwarding.Peer, "_let_go", "self._decide_here(proposal)", "pass"),
             60,
+            _homes,
         ),
         Bug(
             "silent-home",
             "a home that says nothing more is waited for",
             lambda: replaced(forwarding.Peer, "_look", lambda _self: None),
-            200,
+            60,
+            _homes,
         ),
         Bug(
             "pointer-ignored",
@@ -375,13 +452,15 @@ BUGS = {
                 "self.owe(parcel.log, Owed(parcel.seq, parcel.number))",
                 "pass",
             ),
-            200,
+            60,
+            _redis,
         ),
         Bug(
             "bus-not-looked-at-again",
             "sessions do not look at their heads when the connection to Redis was renewed",
             lambda: replaced(redis_bus.RedisBus, "_resync", lambda _self: None),
-            200,
+            60,
+            _redis,
         ),
         Bug(
             "presence-of-an-old-dump",
@@ -389,7 +468,8 @@ BUGS = {
             lambda: changed(
                 leases_in_redis.RedisLeases, "_renew_token", "self._token = self._random()", "pass"
             ),
-            200,
+            100,
+            _redis,
         ),
         Bug(
             "presence-sticks",
@@ -400,7 +480,8 @@ BUGS = {
                 "self._owed.update(dict.fromkeys(users))",
                 "pass",
             ),
-            200,
+            60,
+            _redis,
         ),
         Bug(
             "sdk-applied-when-handed-on",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 from .bugs import BUGS
+from .config import draw
 from .run import Outcome, run_seed
 
 SEEDS = 1000
@@ -17,9 +17,12 @@ _AT_ONCE = 5
 
 
 def run_one(seed: int, bug: str | None = None) -> Outcome:
-    """The outcome of a seed, with a bug planted if one is named."""
-    with BUGS[bug].plant() if bug else contextlib.nullcontext():
+    """The outcome of a seed, with a bug planted if one is named, where it can show."""
+    if bug is None:
         return run_seed(seed)
+    planted = BUGS[bug]
+    with planted.plant():
+        return run_seed(seed, config=planted.where(draw(seed)))
 
 
 def new_pool(processes: int = 2) -> ProcessPoolExecutor:

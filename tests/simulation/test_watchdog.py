@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -12,11 +13,20 @@ import pytest
 from tidings_server.delivery.session import Session
 
 from .bugs import replaced
-from .many import story_of
+from .many import new_pool, story_of
 from .run import Outcome, run_seed
 
+Recheck = Callable[[Session], Any]
 
-def _run_with(recheck: Callable[[Session], Any]) -> Outcome:
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    # A world that is left where it stood leaves open connections, which this process would hear of.
+    with new_pool(1) as pool:
+        yield pool
+
+
+def _run_with(recheck: Recheck) -> Outcome:
     with replaced(Session, "beat", lambda session, _now_ms: recheck(session)):
         return run_seed(0, step_cpu_s=0.4)
 
@@ -38,9 +48,21 @@ def _spin_stubborn(_session: Session) -> None:
             times += 1
 
 
+async def _again() -> None:
+    while True:  # noqa: ASYNC110 - the mistake itself
+        await asyncio.sleep(0)
+
+
+_TASKS: list[asyncio.Task[None]] = []
+
+
+def _spin_in_a_task(_session: Session) -> None:
+    _TASKS.append(asyncio.get_running_loop().create_task(_again()))
+
+
 @pytest.mark.parametrize("spin", [_spin_forgiving, _spin_stubborn])
-def test_a_step_that_does_not_end(spin: Callable[[Session], None]) -> None:
-    outcome = _run_with(spin)
+def test_a_step_that_does_not_end(pool: ProcessPoolExecutor, spin: Recheck) -> None:
+    outcome = pool.submit(_run_with, spin).result()
     assert outcome.invariant == "Runaway"
     assert "does not end" in outcome.failure
     assert spin.__name__ in outcome.failure
@@ -48,21 +70,12 @@ def test_a_step_that_does_not_end(spin: Callable[[Session], None]) -> None:
     assert len(story_of(outcome).splitlines()) < 100
 
 
-def test_steps_that_follow_each_other_without_time_going_on() -> None:
-    async def again() -> None:
-        while True:  # noqa: ASYNC110 - the mistake itself
-            await asyncio.sleep(0)
-
-    tasks = []
-
-    def begin(_session: Session) -> None:
-        tasks.append(asyncio.get_running_loop().create_task(again()))
-
-    outcome = _run_with(begin)
+def test_steps_that_follow_each_other_without_time_going_on(pool: ProcessPoolExecutor) -> None:
+    outcome = pool.submit(_run_with, _spin_in_a_task).result()
     assert outcome.invariant == "Runaway"
-    assert "again" in outcome.failure
+    assert "_again" in outcome.failure
     assert outcome.story
 
 
-def test_what_is_fair_is_not_disturbed() -> None:
-    assert run_seed(0, step_cpu_s=0.4).failure == ""
+def test_what_is_fair_is_not_disturbed(pool: ProcessPoolExecutor) -> None:
+    assert pool.submit(run_seed, 0, step_cpu_s=0.4).result().failure == ""
