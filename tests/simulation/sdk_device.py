@@ -301,5 +301,8 @@ class _Transport:
         """See `tidings.Transport`."""
         return await self._device.network.call(method, request, token, timeout, self._device.calls)
 
+    def renew(self) -> None:
+        """See `tidings.Transport`. Here each stream and each call goes to any server."""
+
     async def close(self) -> None:
         """See `tidings.Transport`."""

@@ -41,6 +41,7 @@ class Network:
         self.calls: list[str] = []
         self.frames: list[bytes] = []
         self.connects: list[float] = []
+        self.renewals = 0
 
     def transport(self, target: str, config: ClientConfig) -> Transport:
         assert target == "model"
@@ -103,6 +104,9 @@ class ModelTransport:
         answer = Unary(network.server, token.split("/", maxsplit=1)[0]).answer(method, request)
         network.changed()
         return answer.SerializeToString()
+
+    def renew(self) -> None:
+        self.network.renewals += 1
 
     async def close(self) -> None:
         self.closed = True

@@ -185,24 +185,27 @@ async def test_a_server_that_goes_away_is_joined_again_after_the_delay() -> None
     log = network.server.create("c", "alice", "bob")
     async with client_of(network) as alice:
         await alice.wait_online()
-        network.working = False
-        taken = await alice.send("c", "taken before")
-        await until(lambda: bool(network.links[0].session.todo))
         away = event_pb2.GoingAway(reconnect_delay_ms=4000)
         network.links[0].session.out.append(event_pb2.Event(going_away=away))
         network.changed()
         began = asyncio.get_running_loop().time()
         await asyncio.sleep(0.1)
-        held = await alice.send("c", "held back")
-        await asyncio.sleep(0.1)
-        assert len(network.links[0].session.todo) == 1
+        # It is served until then.
+        taken = await alice.send("c", "taken meanwhile")
+        assert await taken.sent() == 2
+        assert len(network.connects) == 1
+        network.working = False
+        cut_off = await alice.send("c", "not answered any more")
+        await until(lambda: len(network.connects) == 2)
+        assert 4.0 <= network.connects[-1] - began <= 4.2
+        assert network.renewals == 1
         network.working = True
         network.work()
-        assert await taken.sent() == 2
-        assert held.seq is None
-        assert await held.sent() == 3
-        assert 4.0 <= asyncio.get_running_loop().time() - began <= 4.2
-        assert [entry.message.text for entry in log.entries[1:]] == ["taken before", "held back"]
+        assert await cut_off.sent() == 3
+        assert [entry.message.text for entry in log.entries[1:]] == [
+            "taken meanwhile",
+            "not answered any more",
+        ]
 
 
 @simulated
@@ -265,9 +268,22 @@ async def test_a_session_that_ends_for_now_is_opened_again() -> None:
     network = Network()
     async with client_of(network) as alice:
         await alice.wait_online()
+        network.links[0].session.end(error(14, "STORE_UNAVAILABLE"), reconnect=True)
+        network.changed()
+        await until(lambda: len(network.connects) == 2)
+        await alice.wait_online()
+        assert network.renewals == 0
+
+
+@simulated
+async def test_a_server_that_drains_is_left_by_a_new_connection() -> None:
+    network = Network()
+    async with client_of(network) as alice:
+        await alice.wait_online()
         network.links[0].session.end(error(14, "DRAINING"), reconnect=True)
         network.changed()
         await until(lambda: len(network.connects) == 2)
+        assert network.renewals == 1
         await alice.wait_online()
 
 

@@ -209,6 +209,69 @@ async def test_a_cancelled_task_stays_cancelled() -> None:
             await reading
 
 
+async def test_what_begins_after_a_renewal_goes_to_another_server() -> None:
+    began, answered = asyncio.Event(), asyncio.Event()
+
+    async def hello(_: Any, context: Any) -> None:
+        await context.write(b"server 0")
+        await context.read()
+
+    async def late(_: bytes, context: Any) -> bytes:
+        began.set()
+        await answered.wait()
+        return b"from server 0"
+
+    async def other_hello(_: Any, context: Any) -> None:
+        await context.write(b"server 1")
+
+    async def at_once(_: bytes, context: Any) -> bytes:
+        return b"from server 1"
+
+    method = "tidings.v1.MessageService/GetMessage"
+    servers = [grpc.aio.server() for _ in range(2)]
+    ports = []
+    for server, chat, unary in zip(servers, (hello, other_hello), (late, at_once), strict=True):
+        server.add_generic_rpc_handlers((Handlers(chat, unary),))
+        ports.append(server.add_insecure_port("127.0.0.1:0"))
+        await server.start()
+    transport = GrpcTransport(
+        "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports), ClientConfig()
+    )
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(2):
+            assert await (await connected(transport)).receive() == b"server 0"
+        under_way = asyncio.create_task(transport.call(method, b"", "t", 20.0))
+        await began.wait()
+        transport.renew()
+        assert await (await connected(transport)).receive() == b"server 1"
+        assert await transport.call(method, b"", "t", 20.0) == b"from server 1"
+        answered.set()
+        assert await under_way == b"from server 0"
+        transport.renew()
+        assert await (await connected(transport)).receive() == b"server 0"
+    await transport.close()
+    for server in servers:
+        await server.stop(None)
+
+
+async def test_closing_lets_go_of_channels_that_were_left() -> None:
+    began = asyncio.Event()
+
+    async def hang(_: bytes, context: Any) -> bytes:
+        began.set()
+        await asyncio.Event().wait()
+        return b""
+
+    async with served(unary=hang) as (transport, _, _h):
+        method = "tidings.v1.MessageService/GetMessage"
+        under_way = asyncio.create_task(transport.call(method, b"", "t", 20.0))
+        await began.wait()
+        transport.renew()
+        await transport.close()
+        with pytest.raises((TidingsError, asyncio.CancelledError)):
+            await under_way
+
+
 async def test_errors_of_calls_carry_their_details() -> None:
     async def refuse(_: bytes, context: Any) -> bytes:
         request = error_details_pb2.BadRequest()
@@ -328,6 +391,8 @@ async def test_tls_trusts_the_certificates_that_it_is_given_and_no_others() -> N
         ("127.8.8.8:1", True),
         ("[::1]:50051", True),
         ("ipv4:127.0.0.1:5", True),
+        ("ipv4:127.0.0.1:5,127.0.0.1:6", True),
+        ("ipv6:[::1]:5,[2001:db8::1]:5", False),
         ("dns:///localhost:5", True),
         ("unix:/run/tidings", True),
         ("chat.example.com:443", False),

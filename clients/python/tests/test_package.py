@@ -55,7 +55,7 @@ def test_only_one_module_imports_grpc() -> None:
             line.startswith(("import grpc", "from grpc")) for line in path.read_text().splitlines()
         )
     }
-    assert importers == {"_grpc.py", "_raw.py"}
+    assert importers == {"_grpc.py"}
 
 
 def test_only_the_defaults_touch_the_clock_and_randomness() -> None:

@@ -400,7 +400,7 @@ class Client(Operations):
 
         if not isinstance(self._transport, GrpcTransport):
             raise FailedPrecondition("the generated stubs need the gRPC transport")
-        return RawStubs(self._transport.channel, self._runner.tokens)
+        return RawStubs(self._transport, self._runner.tokens)
 
     async def _call(
         self, method: str, request: ProtoMessage, parse: Callable[[bytes], _ResponseT]

@@ -78,7 +78,6 @@ class SessionCore:
         self.welcomed = False
         self.greeted = False
         self.synced = False
-        self.draining = False
         self._hello: chat_service_pb2.Hello | None = None
         self._control: deque[chat_service_pb2.Command] = deque()
         self._commands: dict[int, str | Outgoing] = {}
@@ -190,7 +189,7 @@ class SessionCore:
 
     def disconnected(self) -> None:
         """The connection is gone."""
-        self._alive = self.welcomed = self.greeted = self.synced = self.draining = False
+        self._alive = self.welcomed = self.greeted = self.synced = False
         self._hello = None
         self._next_session = None
         self._control.clear()
@@ -223,8 +222,7 @@ class SessionCore:
             command = self._control.popleft()
             self._number(command, "refresh_token")
             request.commands.append(command)
-        if not self.draining:
-            self._add_sends(request, now)
+        self._add_sends(request, now)
         if self._acks:
             for name in list(self._acks)[:_MAX_FRAME_ACKS]:
                 request.acks.add(conversation_id=name, seq=self._acks.pop(name))
@@ -232,9 +230,7 @@ class SessionCore:
 
     def wake_at(self) -> float | None:
         """When `next_frame` has something to send without anything else happening, or None."""
-        if not self.welcomed or self.draining:
-            return None
-        return self.outbox.wake_at()
+        return self.outbox.wake_at() if self.welcomed else None
 
     @property
     def in_flight(self) -> int:
@@ -399,7 +395,6 @@ class SessionCore:
         return RefreshToken()
 
     def _on_going_away(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
-        self.draining = True
         return GoAway(event.going_away.reconnect_delay_ms / 1000)
 
     def _on_session_ended(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002

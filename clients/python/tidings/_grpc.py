@@ -23,6 +23,10 @@ _CLOSE_SECONDS = 1.0
 _MAX_MESSAGE_BYTES = 64 << 20
 
 
+_ANY_ADDRESS = '{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}'
+"""Of the addresses of a name any is tried first: a new connection need not lead to the same server."""
+
+
 def channel_options(config: ClientConfig) -> list[tuple[str, Any]]:
     """The options of the channel."""
     return [
@@ -44,11 +48,22 @@ def channel_options(config: ClientConfig) -> list[tuple[str, Any]]:
     ]
 
 
+def addresses_of(target: str) -> tuple[str, list[str]]:
+    """The scheme and the addresses of a target that lists them, such as "ipv4:10.0.0.1:443,10.0.0.2:443"; of any other,
+    nothing and itself.
+    """
+    scheme, _, listed = target.partition(":")
+    return (f"{scheme}:", listed.split(",")) if scheme in ("ipv4", "ipv6") else ("", [target])
+
+
 def is_local(target: str) -> bool:
     """Whether a target is this machine, so that plain text stays on it."""
     if target.startswith(("unix:", "unix-abstract:")):
         return True
-    host = target.removeprefix("dns:///").removeprefix("ipv4:").removeprefix("ipv6:")
+    scheme, addresses = addresses_of(target)
+    if scheme:
+        return all(is_local(address) for address in addresses)
+    host = target.removeprefix("dns:///")
     host = host[1 : host.index("]")] if host.startswith("[") else host.rpartition(":")[0] or host
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -62,10 +77,19 @@ class GrpcTransport:
     def __init__(self, target: str, config: ClientConfig) -> None:
         if target.startswith(("http://", "https://")):
             raise InvalidArgument("a target is host:port, not a URL", field="target")
-        tls = config.tls if config.tls is not None else not is_local(target)
-        options = channel_options(config)
-        if tls:
-            credentials = grpc.ssl_channel_credentials(config.root_certificates)
+        self._config = config
+        self._tls = config.tls if config.tls is not None else not is_local(target)
+        self._scheme, self._addresses = addresses_of(target)
+        self._left: dict[asyncio.Task[None], grpc.aio.Channel] = {}
+        self._open()
+
+    def _open(self) -> None:
+        target = self._scheme + ",".join(self._addresses)
+        options = channel_options(self._config)
+        if not self._scheme:
+            options.append(("grpc.service_config", _ANY_ADDRESS))
+        if self._tls:
+            credentials = grpc.ssl_channel_credentials(self._config.root_certificates)
             self.channel = grpc.aio.secure_channel(target, credentials, options=options)
         else:
             self.channel = grpc.aio.insecure_channel(target, options=options)
@@ -88,8 +112,20 @@ class GrpcTransport:
             raise error_of_call(error) from error
         return answer
 
+    def renew(self) -> None:
+        """See Transport."""
+        left = self.channel
+        self._addresses.append(self._addresses.pop(0))
+        self._open()
+        leaving = asyncio.get_running_loop().create_task(left.close(self._config.call_timeout))
+        self._left[leaving] = left
+        leaving.add_done_callback(self._left.pop)
+
     async def close(self) -> None:
         """See Transport."""
+        for leaving, channel in list(self._left.items()):
+            leaving.cancel()
+            await channel.close(None)
         await self.channel.close(None)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import grpc.aio
-
-from ._grpc import bearer
+from ._grpc import GrpcTransport, bearer
 from ._tokens import TokenSource
 from .v1 import (
     chat_service_pb2_grpc,
@@ -26,23 +24,25 @@ if TYPE_CHECKING:
 
 
 class _WithToken:
-    """A channel whose unary calls carry the client's token."""
+    """The channel of the moment, whose unary calls carry the client's token."""
 
-    def __init__(self, channel: grpc.aio.Channel, tokens: TokenSource) -> None:
-        self._channel = channel
+    def __init__(self, transport: GrpcTransport, tokens: TokenSource) -> None:
+        self._transport = transport
         self._tokens = tokens
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
-        multi = self._channel.unary_unary(*args, **kwargs)
-
         async def call(request: Any, *, metadata: Any = (), **options: Any) -> Any:
             token = await self._tokens.get()
+            multi = self._transport.channel.unary_unary(*args, **kwargs)
             return await multi(request, metadata=(*metadata, *bearer(token)), **options)
 
         return call
 
-    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.stream_stream(*args, **kwargs)
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        def call(*given: Any, **options: Any) -> Any:
+            return self._transport.channel.stream_stream(*args, **kwargs)(*given, **options)
+
+        return call
 
 
 class RawStubs:
@@ -56,8 +56,8 @@ class RawStubs:
         presence: PresenceService.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, tokens: TokenSource) -> None:
-        shim: Any = _WithToken(channel, tokens)
+    def __init__(self, transport: GrpcTransport, tokens: TokenSource) -> None:
+        shim: Any = _WithToken(transport, tokens)
         self.chat: ChatServiceAsyncStub = chat_service_pb2_grpc.ChatServiceStub(shim)
         self.conversations: ConversationServiceAsyncStub = (
             conversation_service_pb2_grpc.ConversationServiceStub(shim)

@@ -278,6 +278,9 @@ class Runner:
                 self._set_state(events.ConnectionStatus.ENDED, error=action.error)
                 self._end(action.error)
                 return
+            if action.error.reason == "DRAINING":
+                # It goes on refusing sessions, and this connection leads nowhere else.
+                self._transport.renew()
             delay = action.delay
             if delay is None:
                 if self._stable():

@@ -63,6 +63,12 @@ class Transport(Protocol):
         """
         ...
 
+    def renew(self) -> None:
+        """The server goes away: whatever begins from now on goes by a new connection, to another address if there are
+        several. What is under way is not disturbed.
+        """
+        ...
+
     async def close(self) -> None:
         """Let go of everything."""
         ...
