@@ -150,6 +150,8 @@ async def _drain(settings: Settings, node: Node, server: RpcServer) -> None:
     """Sends the clients away, finishes what was begun, and stops."""
     log.info("draining", sessions=node.counters.sessions)
     await server.set_serving(False)
+    # Whoever sends clients here is to know before they leave, or they would come again.
+    await asyncio.sleep(settings.drain.notice_s)
     spread, grace = settings.drain.delay_spread_s, settings.drain.grace_s
     node.announce_drain(int(spread * 1000))
     loop = asyncio.get_running_loop()

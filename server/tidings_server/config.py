@@ -346,10 +346,12 @@ class LimitSettings(_Group):
 
 
 class DrainSettings(_Group):
-    """How the server stops: clients are told to come back after a random delay of up to
-    `delay_spread_s`, and what is under way has `grace_s` to finish.
+    """How the server stops: it says that it is not ready, for `notice_s` before anything else; then
+    clients are told to come back after a random delay of up to `delay_spread_s`, and what is under
+    way has `grace_s` to finish.
     """
 
+    notice_s: Annotated[float, Field(ge=0, le=600)] = 0
     delay_spread_s: Annotated[float, Field(ge=0, le=600)] = 5
     grace_s: Annotated[float, Field(ge=0, le=600)] = 10
 

@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.integration.conftest import Served
 from tests.integration.processes import ServerProcess
-from tests.integration.wire import Command, Device, error_of, message, refused, token
+from tests.integration.wire import PATIENCE_S, Command, Device, error_of, message, refused, token
 from tidings.v1 import chat_service_pb2
 from tidings.v1.message_pb2 import MessageContent
 from tidings_server.core.entries import Entry, MessagePosted
@@ -86,6 +86,23 @@ async def test_draining(process: ServerProcess) -> None:
     # Nothing of it is lost.
     texts = [stored_text(entry) for entry in await process.stored(log)]
     assert texts == ["", *map(str, range(200)), "one more"]
+
+
+async def test_a_stop_that_is_noticed_before_it_begins(process: ServerProcess) -> None:
+    process.settings["DRAIN__NOTICE_S"] = "4"
+    await process.start()
+    process.signal(signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE_S):
+        while await health(process.address) == Status.SERVING:  # noqa: ASYNC110 - only asking tells
+            await asyncio.sleep(0.01)
+    # Who is sent here by somebody who does not know it yet is served.
+    device = await process.connect("alice").open()
+    assert not device.of("going_away")
+    log = await process.caller("alice").group("bob")
+    await device.until(lambda: device.applied(log) == 1)
+    await device.until(lambda: device.of("going_away"))
+    assert (await device.over()).reason == "DRAINING"
+    assert await process.ended() == 0
 
 
 async def test_a_command_that_can_not_be_finished(process: ServerProcess) -> None:

@@ -471,6 +471,8 @@ async def test_draining(world: World, log: str) -> None:
     await late.session.ended
     assert reasons(late) == {1: "DRAINING"}
     assert late.events[-1].session_ended.reconnect
+    # Another server is likely to answer, and who is sent here once more asks soon again.
+    assert late.events[-1].session_ended.error.retry_delay.ToMilliseconds() == 200
     await world.node.stop()
     assert alice.session.ended.done()
     kinds = [e.WhichOneof("event") for e in alice.events]

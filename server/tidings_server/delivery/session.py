@@ -342,7 +342,7 @@ class Session:
         services = self._services
         if services.hub.draining:
             problem = DomainError(
-                Reason.DRAINING, "The server is going away; connect again.", retry_after_ms=1000
+                Reason.DRAINING, "The server is going away; connect again.", retry_after_ms=200
             )
             self._result(command_id, "hello", problem)
             self.end(problem, reconnect=True)
