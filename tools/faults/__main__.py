@@ -1,4 +1,4 @@
-"""`python -m tools.faults`: deals every fault to a cluster of real processes under load, and verifies everything."""
+"""`python -m tools.faults`: deals every fault to real processes under load, and verifies everything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 import uvloop
@@ -31,10 +31,11 @@ from tools.replay.run import Options, Stalled, replay
 from tools.replay.world import World
 from tools.stack.cassandra import CannotStart
 from tools.stack.cluster import Cluster, ClusterOptions
-from tools.stack.faults import FAULTS, Fault
+from tools.stack.faults import ALONE, FAULTS, Fault
 from tools.stack.server import ServerFailed
+from tools.stack.stage import Alone, Stage
 
-from .report import FaultRuns, Outcome
+from .report import FaultRuns, Outcome, Part
 from .witness import Witness
 
 _ROOT: Final = Path(__file__).parents[2]
@@ -56,12 +57,20 @@ _SUITES: Final = (
         "two servers: a kill between commit and publication and then silence",
     ),
     ("tests/contract/test_sqlite_backup.py", "restore from a backup"),
+    (
+        "tests/integration/test_sdk.py::test_a_restored_store_is_noticed_and_followed",
+        "devices of the SDK after a restore",
+    ),
 )
 
 
 @click.command(context_settings={"show_default": True})
 @click.option(
-    "--only", "names", multiple=True, type=click.Choice(list(FAULTS)), help="These faults."
+    "--only",
+    "names",
+    multiple=True,
+    type=click.Choice([*FAULTS, *ALONE]),
+    help="These faults.",
 )
 @click.option(
     "--quick", is_flag=True, help=f"One node of Cassandra, less load: {', '.join(_QUICK)}."
@@ -88,12 +97,12 @@ def main(
     keep: bool,
     page: Path | None,
 ) -> None:
-    """Deal faults to two servers on Cassandra and Redis under load, and verify everything after each.
+    """Deal faults to two servers on Cassandra and Redis, and to one on SQLite, under load; verify all after each.
 
     Without --only and --quick the test suites of other faults are run as well. The exit code is 1 when anything is
     wrong, 2 when the cluster can't be started.
     """
-    wanted = names or (_QUICK if quick else tuple(FAULTS))
+    wanted = names or (_QUICK if quick else (*FAULTS, *ALONE))
     nodes = cassandra_nodes or (1 if quick else 3)
     folder = Path(tempfile.mkdtemp(prefix="tidings-faults-"))
     began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -103,17 +112,23 @@ def main(
     runs = FaultRuns(
         command=shlex.join(["python", "-m", "tools.faults", *sys.argv[1:]]),
         began=began,
-        stage=cluster.told,
         machine=describe(folder),
         versions=cluster.versions(),
         devices=_CAST.devices,
         rate=_CAST.rate or 0.0,
     )
+    stages: list[tuple[Stage, list[Fault[Any]]]] = [
+        (cluster, [fault for name, fault in FAULTS.items() if name in wanted]),
+        (Alone(folder / "alone"), [fault for name, fault in ALONE.items() if name in wanted]),
+    ]
     try:
         with Display(Console(stderr=True), quiet=not progress) as display:
             seconds = _QUICK_SECONDS if quick else _SECONDS
-            faults = [FAULTS[name] for name in FAULTS if name in wanted]
-            uvloop.run(_all(cluster, faults, runs, display, seconds, seed))
+            for stage, faults in stages:
+                if faults:
+                    part = Part(stage.told)
+                    runs.parts.append(part)
+                    uvloop.run(_all(stage, faults, part, display, seconds, seed))
     except (CannotStart, ServerFailed, OSError) as problem:
         click.echo(f"faults: {problem}", err=True)
         sys.exit(2)
@@ -132,28 +147,28 @@ def main(
 
 
 async def _all(
-    cluster: Cluster,
-    faults: Sequence[Fault],
-    runs: FaultRuns,
+    stage: Stage,
+    faults: Sequence[Fault[Any]],
+    part: Part,
     display: Display,
     seconds: int,
     seed: int,
 ) -> None:
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(cluster.stop)
-        took = await cluster.start()
-        click.echo(f"the cluster runs after {took:.1f} s", err=True)
+        stack.push_async_callback(stage.stop)
+        took = await stage.start()
+        click.echo(f"{stage.told}: after {took:.1f} s", err=True)
         for fault in faults:
             try:
-                outcome = await _one(cluster, fault, display, seconds, seed)
+                outcome = await _one(stage, fault, display, seconds, seed)
             except* (Stalled, Refused, ServerFailed, TimeoutError) as problems:
-                # The others are tried all the same, on what is left of the cluster.
+                # The others are tried all the same, on what is left.
                 why = "; ".join(f"{type(p).__name__}: {p}" for p in _leaves(problems))
-                runs.broken.append((fault, why.splitlines()[0]))
+                part.broken.append((fault, why.splitlines()[0]))
                 click.echo(f"{fault.name}: broken: {why}", err=True)
-                cluster.heal()
+                stage.heal()
             else:
-                runs.outcomes.append(outcome)
+                part.outcomes.append(outcome)
                 wrong = sum(outcome.report.wrong.values())
                 click.echo(f"{fault.name}: {f'{wrong} wrong' if wrong else 'right'}", err=True)
                 for examples in outcome.report.examples.values():
@@ -161,7 +176,7 @@ async def _all(
 
 
 async def _one(
-    cluster: Cluster, fault: Fault, display: Display, seconds: int, seed: int
+    stage: Stage, fault: Fault[Any], display: Display, seconds: int, seed: int
 ) -> Outcome:
     """Deals one fault under load."""
     witnesses: list[Witness] = []
@@ -173,10 +188,10 @@ async def _one(
 
     options = Options(
         files=sorted(_SAMPLE.glob("chat_*.jsonl.gz")),
-        folder=cluster.folder / fault.name,
+        folder=stage.folder / fault.name,
         cast=_CAST,
         messages=int(seconds * (_CAST.rate or 1)),
-        running=cluster,
+        running=stage,
         faults=[fault],
         within=_WITHIN,
         seed=seed,

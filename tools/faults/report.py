@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from tools.replay.findings import KINDS
 from tools.replay.markdown import table
@@ -18,7 +18,7 @@ _WIDTH: Final = 118
 class Outcome:
     """What came of one fault."""
 
-    fault: Fault
+    fault: Fault[Any]
     report: Report
     witnessed: int
     refused: int
@@ -35,70 +35,56 @@ class Outcome:
 
 
 @dataclass(slots=True)
+class Part:
+    """The faults that were dealt to one stage. `broken` are those in which the play could not go on, and why."""
+
+    stage: str
+    outcomes: list[Outcome] = field(default_factory=list)
+    broken: list[tuple[Fault[Any], str]] = field(default_factory=list)
+
+    @property
+    def right(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.broken and all(outcome.report.right for outcome in self.outcomes)
+
+
+@dataclass(slots=True)
 class FaultRuns:
     """All of them. `suites` are the test suites that were run besides: a name, what it tries, and how it ended."""
 
     command: str
     began: str
-    stage: str
     machine: dict[str, str]
     versions: dict[str, str]
     devices: int
     rate: float
-    outcomes: list[Outcome] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     suites: list[tuple[str, str, str]] = field(default_factory=list)
-    broken: list[tuple[Fault, str]] = field(default_factory=list)
 
     @property
     def right(self) -> bool:
         """Whether nothing is wrong."""
-        return (
-            not self.broken
-            and all(outcome.report.right for outcome in self.outcomes)
-            and all(how.endswith("passed") for _, _, how in self.suites)
+        return all(part.right for part in self.parts) and all(
+            how.endswith("passed") for _, _, how in self.suites
         )
 
     def as_markdown(self) -> str:
         """The report for people."""
-        return "\n\n".join([*self._head(), *self._cluster(), *self._suites()]) + "\n"
+        parts = [text for part in self.parts for text in _part(part)]
+        return "\n\n".join([*self._head(), *parts, *self._suites()]) + "\n"
 
     def _head(self) -> list[str]:
         return [
             "# Faults on real processes",
             _paragraph(
-                f"Each fault was dealt to {self.stage} while {self.devices} devices, visitors and unary callers"
-                f" sent {self.rate:g} messages a second of real conversations, and while in a group beside them a"
+                f"Each fault was dealt while {self.devices} devices, visitors and unary callers sent"
+                f" {self.rate:g} messages a second of real conversations, and while in a group beside them a"
                 " member was removed and went on writing. Afterwards everything was verified as in the"
                 " [replay](replay.md): from every device's point of view and from history. This page was written by:"
             ),
             f"    {self.command}",
             f"Begun {self.began}.",
             table(("machine", ""), [*self.machine.items(), *self.versions.items()], "ll"),
-        ]
-
-    def _cluster(self) -> list[str]:
-        parts = ["## What came of each"]
-        rows = [_row(outcome) for outcome in self.outcomes]
-        rows += [(fault.name, *[""] * 8, why) for fault, why in self.broken]
-        parts.append(
-            table(
-                (
-                    "fault",
-                    "acknowledged",
-                    "applied",
-                    "lasted, s",
-                    "nothing taken, s",
-                    "slowest, s",
-                    "away, s",
-                    "all back, s",
-                    "level, s",
-                    "verdict",
-                ),
-                rows,
-                "lrrrrrrrrl",
-            )
-        )
-        parts += [
             _paragraph(
                 "*Acknowledged* of as many messages that were sent; *applied* are entries by all devices. *Nothing"
                 " taken* is the longest time in which no message of anybody was acknowledged, *slowest* the longest"
@@ -115,20 +101,44 @@ class FaultRuns:
                 " marks did not go back and unread counts are right (I7); the removed member got the removal and"
                 " nothing after it (I9); no server logged an error, where the fault itself is not one of its resources."
             ),
-            "\n".join(_item(f"`{o.fault.name}`: {o.fault.what}.") for o in self.outcomes),
         ]
-        for outcome in self.outcomes:
-            for kind, count in outcome.report.wrong.items():
-                examples = outcome.report.examples[kind]
-                parts.append(f"`{outcome.fault.name}`, {kind} ({KINDS[kind]}): {count:,}")
-                parts.append("\n".join(_item(example) for example in examples))
-        return parts
 
     def _suites(self) -> list[str]:
         if not self.suites:
             return []
         rows: list[tuple[str, ...]] = [(f"`{name}`", what, how) for name, what, how in self.suites]
         return ["## Test suites of faults", table(("suite", "what", "ended"), rows, "lll")]
+
+
+def _part(part: Part) -> list[str]:
+    rows = [_row(outcome) for outcome in part.outcomes]
+    rows += [(fault.name, *[""] * 8, why) for fault, why in part.broken]
+    texts = [
+        f"## {part.stage[0].upper()}{part.stage[1:]}",
+        table(
+            (
+                "fault",
+                "acknowledged",
+                "applied",
+                "lasted, s",
+                "nothing taken, s",
+                "slowest, s",
+                "away, s",
+                "all back, s",
+                "level, s",
+                "verdict",
+            ),
+            rows,
+            "lrrrrrrrrl",
+        ),
+        "\n".join(_item(f"`{o.fault.name}`: {o.fault.what}.") for o in part.outcomes),
+    ]
+    for outcome in part.outcomes:
+        for kind, count in outcome.report.wrong.items():
+            examples = outcome.report.examples[kind]
+            texts.append(f"`{outcome.fault.name}`, {kind} ({KINDS[kind]}): {count:,}")
+            texts.append("\n".join(_item(example) for example in examples))
+    return texts
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:

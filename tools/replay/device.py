@@ -122,9 +122,14 @@ class Device:
 
     def move(self, since: float) -> None:
         """Connects again if it has connected since a moment: to its own server, which may have been away then."""
-        if self._call is not None and self._since >= since:
+        if self._since >= since:
+            self._leave(self._call)
+
+    def _leave(self, call: Any) -> None:
+        """Ends a call, if it is still the one, to connect again."""
+        if call is not None and call is self._call:
             self._moving = True
-            self._call.cancel()
+            call.cancel()
 
     async def stop(self) -> None:
         """Acknowledges what was applied and leaves."""
@@ -276,6 +281,9 @@ class Device:
                 self._flush()
             case "beacon":
                 self._beacon(event.beacon)
+            case "going_away":
+                delay_s = event.going_away.reconnect_delay_ms / 1000
+                asyncio.get_running_loop().call_later(delay_s, self._leave, self._call)
             case "session_ended":
                 ended = event.session_ended
                 if not ended.reconnect:

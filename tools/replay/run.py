@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -20,6 +20,7 @@ from tools.bench.machine import describe
 from tools.stack.cluster import Cluster, ClusterOptions
 from tools.stack.faults import Fault
 from tools.stack.server import Server, ServerFailed
+from tools.stack.stage import Stage
 
 from .api import Api
 from .board import Board
@@ -64,8 +65,8 @@ class Options:
         secret: The HS256 secret of that server.
         pid: Its process id, to measure its CPU, or None.
         cluster: The cluster to be started instead of one server, or None.
-        running: A cluster that runs already and goes on running, or None. Users get a prefix then as well.
-        faults: What is done to the cluster, each once.
+        running: A stage that runs already and goes on running, or None. Users get a prefix then as well.
+        faults: What is done to the cluster, or to what runs already, each once.
         within: The part of the play in which kills, freezes and faults begin.
         command: The command line, for the report.
     """
@@ -82,8 +83,8 @@ class Options:
     secret: str = ""
     pid: int | None = None
     cluster: ClusterOptions | None = None
-    running: Cluster | None = None
-    faults: Sequence[Fault] = ()
+    running: Stage | None = None
+    faults: Sequence[Fault[Any]] = ()
     within: tuple[float, float] = (0.05, 0.95)
     command: str = ""
 
@@ -179,7 +180,7 @@ async def replay(
     return report
 
 
-def _stage(options: Options) -> Server | Cluster:
+def _stage(options: Options) -> Server | Stage:
     """What is played against."""
     secret = options.secret or secrets.token_hex(32)
     if options.running is not None:
@@ -189,19 +190,17 @@ def _stage(options: Options) -> Server | Cluster:
     return Server(options.folder, secret)
 
 
-def _told(stage: Server | Cluster) -> str:
-    return stage.told if isinstance(stage, Cluster) else _EMBEDDED
+def _told(stage: Server | Stage) -> str:
+    return stage.told if isinstance(stage, Stage) else _EMBEDDED
 
 
-def _plan(options: Options, stage: Server | Cluster, rng: random.Random) -> Plan:
+def _plan(options: Options, stage: Server | Stage, rng: random.Random) -> Plan:
     if isinstance(stage, Server):
         return plan_of(stage, rng, options.kills, options.freezes)
     return [(fault.name, partial(fault.deal, stage)) for fault in options.faults]
 
 
-async def _play(
-    player: Player, chaos: Chaos, stage: Server | Cluster, beside: Beside | None
-) -> None:
+async def _play(player: Player, chaos: Chaos, stage: Server | Stage, beside: Beside | None) -> None:
     """Everything is played, and every blow is dealt."""
     over = asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -216,7 +215,7 @@ async def _play(
         guard.cancel()
 
 
-def _fill(report: Report, player: Player, chaos: Chaos, stage: Server | Cluster) -> None:
+def _fill(report: Report, player: Player, chaos: Chaos, stage: Server | Stage) -> None:
     """What is known afterwards."""
     world = player.world
     report.devices = len(player.steady)
@@ -229,7 +228,7 @@ def _fill(report: Report, player: Player, chaos: Chaos, stage: Server | Cluster)
     report.tally = world.tally
 
 
-def _begin(options: Options, script: Script, stage: Server | Cluster, began: datetime) -> Report:
+def _begin(options: Options, script: Script, stage: Server | Stage, began: datetime) -> Report:
     """The report, as far as it is known before."""
     return Report(
         command=options.command,
@@ -249,7 +248,7 @@ def _begin(options: Options, script: Script, stage: Server | Cluster, began: dat
 class _Meter:
     """Times and CPU since the last lap."""
 
-    def __init__(self, stage: Server | Cluster, pid: int | None) -> None:
+    def __init__(self, stage: Server | Stage, pid: int | None) -> None:
         self._stage = stage
         self._process = psutil.Process(pid) if pid is not None else None
         self._last = self._now()
@@ -268,7 +267,7 @@ class _Meter:
         return time.perf_counter(), cpu, time.process_time()
 
 
-async def _guard(board: Board, stage: Server | Cluster) -> None:
+async def _guard(board: Board, stage: Server | Stage) -> None:
     """Raises Stalled when nothing moves any more, and ServerFailed when the server ended by itself."""
     acked, since = -1, time.monotonic()
     while True:
@@ -284,7 +283,7 @@ async def _guard(board: Board, stage: Server | Cluster) -> None:
         await asyncio.sleep(1)
 
 
-async def _watch(stage: Server | Cluster) -> None:
+async def _watch(stage: Server | Stage) -> None:
     """Looks at the memory now and then, to know the largest."""
     while True:
         stage.cpu_s()

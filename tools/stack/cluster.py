@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +15,13 @@ from .cassandra import CassandraNodes, NodeOptions
 from .proxy import Link, Proxy
 from .redis import RedisServer, free_port
 from .server import Server
+from .stage import Stage
 
 _BEHIND: Final = "127.0.1.{}"
 """Where the proxies of Cassandra's nodes are: nodes tell clients these addresses instead of their own."""
+
+_DRAIN_S: Final = "3"
+"""The time over which a server that is told to end spreads its devices."""
 
 _PATIENCE_MS: Final = 5_000
 """How long a node of the ring waits for others."""
@@ -38,20 +41,18 @@ class ClusterOptions:
     settings: dict[str, str] = field(default_factory=dict)
 
 
-class Cluster:
+class Cluster(Stage):
     """Everything, with its files in a folder. Each connection of a server goes through a link of its own.
 
     Attributes:
         redis_links: By server, what it reaches Redis by.
         cassandra_links: By server and node, what it reaches the ring by.
         node_links: By server, what other servers reach it by.
-        client_links: By server, what clients reach it by; empty without such proxies.
     """
 
     def __init__(self, folder: Path, options: ClusterOptions, *, secret: str = "") -> None:
-        self.folder = folder
+        super().__init__(folder, secret=secret, lease_s=options.lease_s)
         self.options = options
-        self.secret = secret or secrets.token_hex(32)
         nodes = range(options.cassandra_nodes)
         self.redis = RedisServer(folder / "redis")
         self.ring = CassandraNodes(
@@ -60,11 +61,9 @@ class Cluster:
             options=NodeOptions(tied=True, patience_ms=_PATIENCE_MS),
             advertised=[_BEHIND.format(node + 1) for node in nodes],
         )
-        self.servers: list[Server] = []
         self.redis_links: list[Proxy] = []
         self.cassandra_links = [[Link() for _ in nodes] for _ in range(options.servers)]
         self.node_links: list[Proxy] = []
-        self.client_links: list[Proxy] = []
         self._ring_proxies: list[Proxy] = []
         self._nobody = Link()
 
@@ -97,28 +96,13 @@ class Cluster:
             # The first one makes the tables.
             await server.start()
             if self.options.client_proxies:
-                front = Proxy(server.port)
-                await front.start()
-                self.client_links.append(front)
+                await self._put_proxy_before(server)
         return loop.time() - began
-
-    @property
-    def addresses(self) -> list[str]:
-        """Where clients reach the servers."""
-        fronts = self.client_links or self.servers
-        return [f"127.0.0.1:{front.port}" for front in fronts]
 
     async def stop(self) -> None:
         """Ends everything."""
-        for server in self.servers:
-            server.thaw()
-        await asyncio.gather(*(server.stop() for server in self.servers))
-        for proxy in (
-            *self.client_links,
-            *self.node_links,
-            *self.redis_links,
-            *self._ring_proxies,
-        ):
+        await super().stop()
+        for proxy in (*self.node_links, *self.redis_links, *self._ring_proxies):
             await proxy.stop()
         await asyncio.to_thread(self.redis.stop)
         await asyncio.to_thread(self.ring.stop)
@@ -137,39 +121,26 @@ class Cluster:
             " connection of a server through a proxy"
         )
 
-    def cpu_s(self) -> float:
-        """Seconds of CPU of all servers, over all starts."""
-        return sum(server.cpu_s() for server in self.servers)
-
-    @property
-    def peak_rss(self) -> int:
-        """The largest memory of a server, in bytes."""
-        return max(server.peak_rss for server in self.servers)
-
     def database_bytes(self) -> int:
         """The size of what all nodes have stored."""
         files = (self.folder / "cassandra").glob("node*/data/**/*")
         return sum(path.stat().st_size for path in files if path.is_file())
 
-    def complaints(self) -> list[str]:
-        """The errors in the logs of all servers, over all starts."""
-        return [line for server in self.servers for line in server.complaints()]
-
-    @property
-    def ended_by_itself(self) -> bool:
-        """Whether a server has ended without having been told to."""
-        return any(server.ended_by_itself for server in self.servers)
-
-    def said(self) -> str:
-        """The ends of the servers' logs."""
-        return "\n".join(server.said() for server in self.servers)
-
     # Links
+
+    def links(self, number: int) -> list[Link]:
+        """See Stage."""
+        return [
+            *super().links(number),
+            self.redis_links[number],
+            *self.cassandra_links[number],
+        ]
 
     def heal(self) -> None:
         """All links are whole again."""
+        super().heal()
         links = [link for row in self.cassandra_links for link in row]
-        for link in (*links, *self.redis_links, *self.node_links, *self.client_links):
+        for link in (*links, *self.redis_links, *self.node_links):
             link.heal()
 
     def _link_from(self, port: int, node: int) -> Link:
@@ -194,6 +165,7 @@ class Cluster:
             "NODES__LISTEN": f"127.0.0.1:{node.to_port}",
             "NODES__ADVERTISE": f"127.0.0.1:{node.port}",
             "NODES__KEY": self.secret,
+            "DRAIN__DELAY_SPREAD_S": _DRAIN_S,
             **self.options.settings,
         }
 
