@@ -46,6 +46,10 @@ def _long_s(stage: Stage) -> float:
     return stage.lease_s * _LEASES
 
 
+async def _do_nothing(stage: Stage) -> None:
+    await asyncio.sleep(_long_s(stage))
+
+
 # Servers
 
 
@@ -234,7 +238,12 @@ _OF_ANY: Final[tuple[Fault[Stage], ...]] = (
     ),
 )
 
+_NONE: Final[Fault[Stage]] = Fault(
+    "none", "nothing at all: what the load alone does on this machine", _do_nothing
+)
+
 _OF_A_CLUSTER: Final[tuple[Fault[Cluster], ...]] = (
+    _NONE,
     Fault("server-kill", "kill -9 of a server, started again after 2 s", _kill_server),
     Fault("server-stop", "SIGSTOP of a server for longer than its lease", _stop_server),
     Fault(
@@ -320,6 +329,7 @@ FAULTS: Final = {fault.name: fault for fault in _OF_A_CLUSTER}
 """Those of a cluster by name, in the order in which they are dealt."""
 
 _ALONE: Final[tuple[Fault[Stage], ...]] = (
+    _NONE,
     Fault("server-kill", "kill -9 of the server, started again after 2 s", _kill_server),
     Fault("server-stop", "SIGSTOP of the server", _stop_server),
     Fault("restart", "the server drains, and starts again", _roll),
