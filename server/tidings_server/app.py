@@ -155,7 +155,7 @@ async def _drain(settings: Settings, node: Node, server: RpcServer) -> None:
     spread, grace = settings.drain.delay_spread_s, settings.drain.grace_s
     node.announce_drain(int(spread * 1000))
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + min(spread, grace)
+    deadline = loop.time() + spread
     # Only at the end of a process: not worth an event that sessions would have to set.
     while node.counters.sessions and loop.time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.05)

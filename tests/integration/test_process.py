@@ -105,6 +105,25 @@ async def test_a_stop_that_is_noticed_before_it_begins(process: ServerProcess) -
     assert await process.ended() == 0
 
 
+async def test_a_drain_waits_for_those_who_are_told_to_leave_late(process: ServerProcess) -> None:
+    process.settings |= {"DRAIN__DELAY_SPREAD_S": "6", "DRAIN__GRACE_S": "0.2"}
+    await process.start()
+    devices = [await process.connect("alice", f"device-{i}").open() for i in range(10)]
+    process.signal(signal.SIGTERM)
+
+    async def leave_when_told(device: Device) -> bool:
+        await device.until(lambda: device.of("going_away"))
+        delay_ms = device.of("going_away")[0].going_away.reconnect_delay_ms
+        # The others leave before their time, so that nobody waits for them.
+        await asyncio.sleep(min(delay_ms, 3000) / 1000)
+        stayed = device.ended is None
+        await device.close()
+        return stayed
+
+    assert all(await asyncio.gather(*map(leave_when_told, devices)))
+    assert await process.ended() == 0
+
+
 async def test_a_command_that_can_not_be_finished(process: ServerProcess) -> None:
     """Every command is answered, also in the moment of stopping."""
     process.settings["DRAIN__GRACE_S"] = "1"

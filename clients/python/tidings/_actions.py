@@ -18,7 +18,7 @@ class Reconnect:
 
 @dataclass(frozen=True, slots=True)
 class GoAway:
-    """Leave this connection within `delay` seconds and make another after them."""
+    """Leave this connection when `delay` seconds are over, or it is gone, and make another."""
 
     delay: float
 

@@ -317,7 +317,7 @@ class Runner:
                 action = await self._read(connection, deadline)
         except TimeoutError:
             if self._going_away is not None:
-                action = self._away(self._going_away)
+                action = _actions.Reconnect(self._away, 0.0)
         except EndOfStream as end:
             ended = True
             action = self._action_of(end.error)
@@ -417,7 +417,8 @@ class Runner:
                 frame = await connection.receive()
             except (EndOfStream, ConnectionLost):
                 if self._going_away is not None:
-                    return self._away(self._going_away)
+                    # It is gone before its time: there is nothing to wait for, and everybody who was on it comes now.
+                    return _actions.Reconnect(self._away)
                 raise
             now = loop.time()
             synced = core.synced
@@ -439,10 +440,10 @@ class Runner:
             elif core.welcomed:
                 deadline.reschedule(now + core.limits.beacon_interval * _SILENT_BEACONS)
 
-    def _away(self, when: float) -> _actions.Reconnect:
-        """The server is going away, and this connection is over: connect again when it said."""
-        error = Unavailable("the server is going away", reason="DRAINING")
-        return _actions.Reconnect(error, max(0.0, when - self.loop.time()))
+    @property
+    def _away(self) -> TidingsError:
+        """The server is going away, and this connection is over."""
+        return Unavailable("the server is going away", reason="DRAINING")
 
     def _do(self, action: _actions.GoAway | _actions.RefreshToken, now: float) -> None:
         if isinstance(action, _actions.GoAway):
