@@ -17,7 +17,7 @@ from tidings_server.core.ids import inbox_log
 from tidings_server.errors import Reason
 from tidings_server.messaging.intents import LATE_S, ROUND_S
 from tidings_server.messaging.takeover import LOOK_EVERY_S
-from tidings_server.storage.base import Head
+from tidings_server.storage.base import Append, Head, Outcome
 from tidings_server.storage.memory import Fate, Happens
 
 pytestmark = pytest.mark.virtual_time
@@ -139,6 +139,28 @@ async def test_a_store_with_a_fault_of_its_own(
     assert problem.reason is Reason.STORE_UNAVAILABLE
     assert "noting_failed" in [line["event"] for line in logs]
     assert await one.post(log, "alice") == 2
+
+
+async def test_an_append_that_fails_at_once_holds_up_no_other(
+    town: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await town.add("one")
+    logs = [await one.group("alice", "bob") for _ in range(3)]
+    await asyncio.sleep(ROUND_S)
+    append, faults = one.store.append, 2
+
+    def broken(request: Append) -> asyncio.Future[Outcome]:
+        nonlocal faults
+        if faults:
+            faults -= 1
+            raise RuntimeError("a bug")
+        return append(request)
+
+    monkeypatch.setattr(one.store, "append", broken)
+    with capture_logs() as lines:
+        posts = [asyncio.ensure_future(one.post(log, "alice")) for log in logs]
+        assert await asyncio.wait_for(asyncio.gather(*posts), 10) == [2, 2, 2]
+    assert "append_failed" in [line["event"] for line in lines]
 
 
 async def test_many_logs_are_noted_together(town: Cluster) -> None:

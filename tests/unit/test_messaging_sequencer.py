@@ -235,16 +235,31 @@ async def test_an_outcome_that_stays_unknown(
     assert world.texts(log) == ["x"]
 
 
+@pytest.mark.parametrize("faults", [1, 3])
+@pytest.mark.parametrize("applied", [False, True])
+@pytest.mark.parametrize("at_once", [False, True])
 async def test_a_store_with_a_fault_of_its_own(
-    world: World, log: str, sent: Sent, monkeypatch: pytest.MonkeyPatch
+    world: World,
+    log: str,
+    sent: Sent,
+    monkeypatch: pytest.MonkeyPatch,
+    faults: int,
+    applied: bool,
+    at_once: bool,
 ) -> None:
     append = world.store.append
     calls: list[Append] = []
+    bob = world.device("bob")
+    await bob.hello()
 
     def broken(request: Append) -> asyncio.Future[object]:
         calls.append(request)
-        if len(calls) > 1:
+        if len(calls) > faults:
             return append(request)  # type: ignore[return-value]
+        if applied:
+            append(request)
+        if at_once:
+            raise RuntimeError("a bug")
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         future.set_exception(RuntimeError("a bug"))
         return future
@@ -255,7 +270,32 @@ async def test_a_store_with_a_fault_of_its_own(
         await sent.answered()
     assert sent.seq(change) == 2
     assert "append_failed" in [line["event"] for line in logs]
-    assert calls[0] is calls[1], "the identical append is sent again"
+    assert all(call is calls[0] for call in calls), "the identical append is sent again"
+    await until(lambda: bob.applied(log) == 2)
+
+
+async def test_a_store_that_can_not_tell_what_became_of_it_for_a_while(
+    world: World, log: str, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that fails after the conflict with one's own page: nobody else would publish that page."""
+    bob = world.device("bob")
+    await bob.hello()
+    read, faults = world.store.read, 2
+
+    async def broken(name: str, after: int, **bounds: int) -> object:
+        nonlocal faults
+        if name == log and faults:
+            faults -= 1
+            raise RuntimeError("a bug")
+        return await read(name, after, **bounds)
+
+    world.script.plan("append", Happens.UNSURE_DONE)
+    monkeypatch.setattr(world.store, "read", broken)
+    with capture_logs():
+        change = sent.post(log, "alice", "x")
+        await sent.answered()
+    assert sent.seq(change) == 2
+    await until(lambda: bob.applied(log) == 2)
 
 
 async def test_a_fault_of_the_server_refuses_what_waits_and_is_over(

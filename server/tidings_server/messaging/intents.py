@@ -154,7 +154,10 @@ class Intents:
             self._waiting.append((request, future))
             return
         self._open[request.log] = self._round
-        self._store.append(request).add_done_callback(partial(_hand_on, future))
+        try:
+            self._store.append(request).add_done_callback(partial(_hand_on, future))
+        except Exception as problem:  # noqa: BLE001 - whoever asked for it is told
+            future.set_exception(problem)
 
     # Clearing
 

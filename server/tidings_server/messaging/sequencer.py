@@ -219,10 +219,15 @@ class Sequencer:
             return
         span = self._trace(batch)
         entry.busy = True
-        began = asyncio.get_running_loop().time()
-        self._appends.append(batch.append).add_done_callback(
-            partial(self._answered, entry, batch, began, span)
-        )
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            answer = self._appends.append(batch.append)
+        except Exception as problem:  # noqa: BLE001 - it is in the log when the answer is looked at
+            # It may have been begun all the same.
+            answer = loop.create_future()
+            answer.set_exception(problem)
+        answer.add_done_callback(partial(self._answered, entry, batch, began, span))
 
     def _now_ms(self) -> int:
         return max(self._clock.now_ms(), self._store.stamp_floor)
