@@ -15,7 +15,7 @@ from tidings_server.core.entries import MembersAdded, MessagePosted, NewMember
 from tidings_server.core.pages import BUCKET_SIZE
 from tidings_server.errors import Reason
 from tidings_server.messaging.effects import MembershipEffects
-from tidings_server.messaging.proposals import Committed
+from tidings_server.messaging.proposals import Committed, PostMessage
 from tidings_server.messaging.sequencer import SETTLE_DEADLINE_S, Sequencer
 from tidings_server.storage.base import Append
 from tidings_server.storage.memory import Fate, Happens, MemoryStore, RandomFaults
@@ -314,6 +314,55 @@ async def test_a_fault_of_the_server_refuses_what_waits_and_is_over(
     assert sent.reason(change) is Reason.INTERNAL
     assert [line["event"] for line in logs] == ["sequencer_failed"]
     assert await world.post(log, "alice", "x") == 2
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, ValueError])
+async def test_a_fault_in_one_log_is_none_of_the_others(
+    world: World,
+    log: str,
+    sent: Sent,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: type[Exception],
+) -> None:
+    """What waits in all logs is looked at in one turn of the loop."""
+    others = [await world.group("alice", "bob") for _ in range(3)]
+
+    with capture_logs() as lines:
+        first = sent.post(log, "alice", "before")
+        if fault is RuntimeError:
+            monkeypatch.setattr(world.node.sequencer._logs[log].state, "stamp", "nonsense")
+        else:
+            monkeypatch.setattr(world.node.sequencer._logs[log].state, "head", BUCKET_SIZE - 1)
+            monkeypatch.setattr("tidings_server.messaging.batch.room_in_bucket", lambda _: 9)
+        mine = [first, *(sent.post(log, "alice", str(i)) for i in range(3))]
+        theirs = [sent.post(other, "alice", "x") for other in others]
+        await asyncio.wait_for(sent.answered(), 5)
+    assert [sent.seq(i) for i in theirs] == [2, 2, 2]
+    assert {sent.reason(i) for i in mine} == {Reason.INTERNAL}
+    assert [line["event"] for line in lines] == ["sequencer_failed"]
+    monkeypatch.undo()
+    assert await world.post(log, "alice", "after") == 2
+
+
+async def test_who_can_not_be_told_is_nobody_elses_concern(
+    world: World, log: str, sent: Sent
+) -> None:
+    bob = world.device("bob")
+    await bob.hello()
+
+    def deaf(_: object) -> None:
+        raise RuntimeError("a bug")
+
+    with capture_logs() as lines:
+        for who in ("alice", "mallory"):
+            world.node.sequencer.submit(
+                PostMessage(log, world.change_id(), who, deaf, content("x"), None)
+            )
+        change = sent.post(log, "alice", "y")
+        await asyncio.wait_for(sent.answered(), 5)
+    assert sent.seq(change) == 3
+    assert [line["event"] for line in lines] == ["not_told"] * 2
+    await until(lambda: bob.applied(log) == 3)
 
 
 # Others that append

@@ -62,8 +62,9 @@ def build(
     changes: list[Entry] = []
     size = flags = 0
     pending = state.pending
-    while queue and len(parts) < room and size < MAX_PAGE_BYTES and not changes:
-        proposal = queue[0]
+    # Those that are accepted leave the queue at the end: a fault on the way forgets nobody.
+    while len(parts) < min(room, len(queue)) and size < MAX_PAGE_BYTES and not changes:
+        proposal = queue[len(parts)]
         raw = proposal.id.raw
         if raw in taken or not _known(state, proposal) or not _after_known(state, proposal, taken):
             break
@@ -79,12 +80,9 @@ def build(
         if (refusal is not None or body is None) and state.shared and not proposal.verified:
             # The condition of a commit validates what is appended, not what is refused.
             break
-        queue.popleft()
-        if refusal is not None:
-            proposal.done(refusal)
-            continue
-        if body is None:
-            proposal.done(Committed(0, stamp))
+        if refusal is not None or body is None:
+            del queue[len(parts)]
+            proposal.tell(refusal or Committed(0, stamp))
             continue
         seq += 1
         if type(body) is MessagePosted:
@@ -110,6 +108,8 @@ def build(
         return None
     page = Page(first, len(parts), stamp, ordinal, commit_id, b"".join(ids), flags, b"".join(parts))
     snapshot = folding.dump(state.conversation) if state.head % BUCKET_SIZE == 0 else None
+    for _ in accepted:
+        queue.popleft()
     return Batch(Append(state.log, state.head, page, pending, snapshot), accepted, changes)
 
 

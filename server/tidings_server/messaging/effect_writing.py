@@ -39,7 +39,7 @@ async def write_effect(
         except (StoreUnavailable, DomainError):
             while told:
                 proposal, committed = told.pop()
-                proposal.done(committed)
+                proposal.tell(committed)
             await asyncio.sleep(delay)
             delay = min(delay * 2, _RETRY_MOST_S)
 

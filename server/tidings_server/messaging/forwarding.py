@@ -189,12 +189,12 @@ class Peer:
         if sent.span is not None:
             self._tracer.end(sent.span, problem.reason.name if problem is not None else "")
         if problem is None:
-            sent.proposal.done(Committed(outcome.seq, outcome.time_ms))
+            sent.proposal.tell(Committed(outcome.seq, outcome.time_ms))
         elif problem.reason in _DECLINED:
             self._counters.forward_fallbacks += 1
             self._decide_here(sent.proposal)
         else:
-            sent.proposal.done(problem)
+            sent.proposal.tell(problem)
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []

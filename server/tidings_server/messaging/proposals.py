@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
+import structlog
+
 from ..core.commands import ChangeId
 from ..core.entries import (
     Body,
@@ -30,6 +32,8 @@ from ..core.records import record
 from ..core.state import ConversationState
 from ..errors import DomainError, Reason
 from ..telemetry.tracing import Span
+
+log = structlog.get_logger(__name__)
 
 
 @record(frozen=True, slots=True)
@@ -84,6 +88,13 @@ class Proposal(ABC):
         self.after_found: bool | None = None
         self.ready = False
         self.verified = False
+
+    def tell(self, outcome: Committed | DomainError) -> None:
+        """Calls `done`. What whoever asked does with the outcome is no concern of the others in the log."""
+        try:
+            self.done(outcome)
+        except Exception:
+            log.exception("not_told", log=self.log)
 
     def users(self) -> tuple[str, ...]:
         """The users whose memberships the decision needs to know."""
@@ -335,18 +346,18 @@ def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done)
     """
     raw = id_bytes(entry.id)
     time_ms = uuid7_time(raw)
-    log, change_id, user = entry.log, ChangeId(entry.id, raw, time_ms), entry.user_id
+    name, change_id, user = entry.log, ChangeId(entry.id, raw, time_ms), entry.user_id
     match entry.body:
         case MessagePosted(content):
-            return PostMessage(log, change_id, user, done, content, after)
+            return PostMessage(name, change_id, user, done, content, after)
         case ConversationCreated():
-            return Create(log, change_id, user, done, entry.body)
+            return Create(name, change_id, user, done, entry.body)
         case MembersAdded(members):
-            return Add(log, change_id, user, done, members, max_members)
+            return Add(name, change_id, user, done, members, max_members)
         case MemberRemoved(removed):
-            return Remove(log, change_id, user, done, removed)
+            return Remove(name, change_id, user, done, removed)
         case ConversationJoined() | ConversationLeft():
-            return NoteInInbox(log, change_id, user, done, entry.body)
+            return NoteInInbox(name, change_id, user, done, entry.body)
     raise ValueError(f"no change of a log: {type(entry.body).__name__}")
 
 

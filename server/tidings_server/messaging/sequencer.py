@@ -103,7 +103,7 @@ class Sequencer:
         """Queues a proposal. Its `done` is called once, later, with the outcome."""
         entry = self._log(proposal.log)
         if self._closed or entry.blocked:
-            asyncio.get_running_loop().call_soon(proposal.done, store_unavailable())
+            asyncio.get_running_loop().call_soon(proposal.tell, store_unavailable())
             return
         entry.queue.append(proposal)
         if not entry.busy:
@@ -206,6 +206,14 @@ class Sequencer:
         """Begins the next commit of a log, or what must come before it."""
         if entry.busy or not entry.queue or self._closed:
             return
+        try:
+            self._begin(entry)
+        except Exception:
+            # Nothing is under way, and none of those who wait is committed.
+            log.exception("sequencer_failed", log=entry.name)
+            self._failed(entry)
+
+    def _begin(self, entry: _Log) -> None:
         state = entry.state
         if state is None:
             self._run(entry, partial(self._prepare, entry))
@@ -223,6 +231,11 @@ class Sequencer:
         began = loop.time()
         try:
             answer = self._appends.append(batch.append)
+        except ValueError:
+            # It breaks a rule of the store, which has not begun it.
+            entry.busy = False
+            entry.queue.extendleft(p for p, _ in reversed(batch.accepted))
+            raise
         except Exception as problem:  # noqa: BLE001 - it is in the log when the answer is looked at
             # It may have been begun all the same.
             answer = loop.create_future()
@@ -249,7 +262,7 @@ class Sequencer:
                 if span is not None:
                     self._tracer.end(span, Reason.STORE_UNAVAILABLE.name)
                 for proposal, _ in batch.accepted:
-                    proposal.done(store_unavailable())
+                    proposal.tell(store_unavailable())
                 self._idle(entry)
                 return
             # A fault of the store's own: nothing is known of the outcome.
@@ -290,7 +303,7 @@ class Sequencer:
             self._tracer.end(span)
         for proposal, committed in batch.accepted:
             if not proposal.changes_state:
-                proposal.done(committed)
+                proposal.tell(committed)
         self._published(entry.name, page, span)
         if batch.changes:
             self._begin_effects(entry, batch)
@@ -329,13 +342,13 @@ class Sequencer:
                 return
             if told is not None:
                 entry.queue.popleft()
-                proposal.done(told)
+                proposal.tell(told)
                 return
             if proposal.changes_state:
                 told = self._without_commit(state, proposal)
                 if told is not None:
                     entry.queue.popleft()
-                    proposal.done(told)
+                    proposal.tell(told)
                     return
                 await self._before_change(entry, proposal)
                 proposal.ready = True
@@ -528,7 +541,7 @@ class Sequencer:
                     entry.state.pending = tuple(seq for seq in pending if seq != change.seq)
         finally:
             for proposal, committed in told:
-                proposal.done(committed)
+                proposal.tell(committed)
             if entry.effects is asyncio.current_task():
                 entry.effects = None
 
@@ -567,12 +580,15 @@ class Sequencer:
             await work()
         except Exception:
             log.exception("sequencer_failed", log=entry.name)
-            entry.state = None
-            self._refuse_queue(
-                entry, DomainError(Reason.INTERNAL, "The server met a fault of its own.")
-            )
+            self._failed(entry)
         finally:
             self._idle(entry)
+
+    def _failed(self, entry: _Log) -> None:
+        entry.state = None
+        self._refuse_queue(
+            entry, DomainError(Reason.INTERNAL, "The server met a fault of its own.")
+        )
 
     def _idle(self, entry: _Log) -> None:
         entry.busy = False
@@ -587,7 +603,7 @@ class Sequencer:
     def _refuse_queue(self, entry: _Log, problem: DomainError) -> None:
         queue, entry.queue = entry.queue, deque()
         for proposal in queue:
-            proposal.done(problem)
+            proposal.tell(problem)
 
 
 def _nothing(_: str) -> None:
@@ -598,4 +614,4 @@ def _tell_unknown(batch: Batch) -> None:
     """Tells the senders, who then are none of the batch's any more."""
     accepted, batch.accepted = batch.accepted, []
     for proposal, _ in accepted:
-        proposal.done(outcome_unknown())
+        proposal.tell(outcome_unknown())
