@@ -14,6 +14,7 @@ from tests.unit.world import World, settled, until
 from tidings.v1 import chat_service_pb2, error_pb2, event_pb2, receipt_service_pb2
 from tidings_server.bus.base import PagePublished, Publication
 from tidings_server.codec.events import digest_of
+from tidings_server.core import commands as c
 from tidings_server.core.ids import inbox_log
 from tidings_server.core.limits import Limits
 from tidings_server.errors import DomainError, Reason
@@ -451,6 +452,66 @@ async def test_nothing_is_left_of_a_session_whenever_it_ends(
     assert hub.sessions == []
     assert not hub.is_online("bob")
     assert world.node.counters.sessions == 0
+
+
+# Faults of the server's own
+
+
+async def test_a_fault_in_one_session_is_none_of_the_others(
+    world: World, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever fails is sent away to come back, whatever was being handed out."""
+    await world.add(log, "alice", *(f"user-{i}" for i in range(3)))
+    devices = [world.device(user) for user in ("user-0", "user-1", "user-2", "bob")]
+    for device in devices:
+        await device.hello()
+    healthy = devices.pop()
+
+    def broken(*_: object, **__: object) -> bool:
+        raise RuntimeError("a bug")
+
+    for device, method in zip(devices, ("offer", "notice", "beat"), strict=True):
+        monkeypatch.setattr(device.session, method, broken)
+    alice = world.device("alice")
+    await alice.hello()
+    with capture_logs() as lines:
+        assert await world.post(log, "alice") == 3
+        await level(healthy, log, 3)
+        await world.execute("alice", c.MarkRead(log, 3))
+        await until(lambda: healthy.of("beacon"))
+        await until(lambda: all(device.of("session_ended") for device in devices))
+    assert {line["event"] for line in lines} == {"session_failed"}
+    for device in devices:
+        assert device.of("session_ended")[-1].session_ended.reconnect
+    beats = len(healthy.of("beacon"))
+    await until(lambda: len(healthy.of("beacon")) > beats)
+    monkeypatch.undo()
+    again = world.device("user-0")
+    await again.hello({log: 2})
+    assert again.applied(log, 2) == 3
+
+
+async def test_a_fault_while_catching_up(
+    world: World, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.post(log, "alice")
+    read = world.store.read
+
+    async def broken(*_: object, **__: object) -> object:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(world.store, "read", broken)
+    world.node._pages.forget(log)
+    with capture_logs() as lines:
+        bob = world.device("bob")
+        await bob.hello(synced=False)
+        await until(lambda: bob.of("session_ended"))
+    assert "catch_up_failed" in [line["event"] for line in lines]
+    assert bob.of("session_ended")[0].session_ended.reconnect
+    monkeypatch.setattr(world.store, "read", read)
+    again = world.device("bob")
+    await again.hello()
+    assert again.applied(log) == 2
 
 
 async def test_draining(world: World, log: str) -> None:

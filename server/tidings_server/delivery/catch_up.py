@@ -30,11 +30,13 @@ class CatchUp:
     """Brings the lagging logs of one session level, a chunk of each in turn.
 
     `ranges` tells what the user may see of a conversation, and up to which position that holds.
-    `inbox_page` is shown pages of the inbox. `level` is called for a log that has become level.
+    `inbox_page` is shown pages of the inbox. `level` is called for a log that has become level, `failed` when a fault
+    of the server's own has ended the reading.
     """
 
     __slots__ = (
         "_counters",
+        "_failed",
         "_inbox_page",
         "_lagging",
         "_level",
@@ -57,6 +59,7 @@ class CatchUp:
         ranges: Callable[[str], Awaitable[tuple[tuple[tuple[int, int], ...], int]]],
         inbox_page: Callable[[Page], None],
         level: Callable[[Position], None],
+        failed: Callable[[], None],
     ) -> None:
         self._pages = pages
         self._outbox = outbox
@@ -66,6 +69,7 @@ class CatchUp:
         self._ranges = ranges
         self._inbox_page = inbox_page
         self._level = level
+        self._failed = failed
         self._lagging: deque[Position] = deque()
         self._task: asyncio.Task[None] | None = None
         self.closed = False
@@ -120,7 +124,7 @@ class CatchUp:
                     self._level(position)
         except Exception:
             log.exception("catch_up_failed")
-            raise
+            self._failed()
         finally:
             self._task = None
 

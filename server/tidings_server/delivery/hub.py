@@ -7,6 +7,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, KeysView
+from functools import partial
+
+import structlog
 
 from ..bus.base import Bus, HeadPublished, NoticePublished, Publication
 from ..codec.entries import decode_entries
@@ -19,6 +22,8 @@ from ..storage.tail_cache import TailCache
 from ..telemetry.counters import Counters
 from ..telemetry.trail import Trail
 from .session import Session
+
+log = structlog.get_logger(__name__)
 
 GATHER_S = 0.002
 """How long what goes to many sessions waits to be written together with what follows."""
@@ -208,12 +213,10 @@ class Hub:
         if not joined:
             return
         if isinstance(publication, NoticePublished):
-            for session in joined:
-                session.notice(publication)
+            _hand(joined, lambda session: session.notice(publication))
             return
         if isinstance(publication, HeadPublished):
-            for session in joined:
-                session.head_moved(publication)
+            _hand(joined, lambda session: session.head_moved(publication))
             return
         page = publication.page
         self._pages.add(publication.log, page)
@@ -223,10 +226,11 @@ class Hub:
         if len(joined) > SMALL_MEMBERS:
             if not self._deferred:
                 asyncio.get_running_loop().call_later(GATHER_S, self._flush_deferred)
-            self._deferred.extend([s for s in joined if s.offer(publication, deferred=True)])
+            self._deferred += _hand(
+                joined, lambda session: session.offer(publication, deferred=True)
+            )
         else:
-            for session in joined:
-                session.offer(publication, deferred=False)
+            _hand(joined, lambda session: session.offer(publication, deferred=False))
         if page.flags & PageFlag.REMOVAL:
             self._un_join(publication.log, page)
 
@@ -250,7 +254,28 @@ class Hub:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._interval_s / _BEATS)
-            now = self._clock.now_ms()
-            for session in list(self._beats[self._next_beat]):
-                session.beat(now)
+            now_ms = self._clock.now_ms()
+            _hand(list(self._beats[self._next_beat]), partial(_give_beat, now_ms))
             self._next_beat = (self._next_beat + 1) % _BEATS
+
+
+def _give_beat(now_ms: int, session: Session) -> None:
+    session.beat(now_ms)
+
+
+def _hand(sessions: Iterable[Session], give: Callable[[Session], object]) -> list[Session]:
+    """Gives something to each session, and returns those for which `give` was true. A fault in one is none of the
+    others.
+    """
+    taken: list[Session] = []
+    failed: list[Session] = []
+    for session in sessions:
+        try:
+            if give(session):
+                taken.append(session)
+        except Exception:
+            log.exception("session_failed", session=session.id)
+            failed.append(session)
+    for session in failed:
+        session.fail()
+    return taken

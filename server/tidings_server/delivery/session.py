@@ -69,6 +69,7 @@ class Session:
             self._ranges,
             self._inbox_page,
             self._level,
+            self.fail,
         )
         self._commands_open = 0
         self._answered: asyncio.Future[None] | None = None
@@ -159,6 +160,10 @@ class Session:
         self._catch_up.close()
         self.outbox.put_last(events.session_ended_event(problem, reconnect=reconnect))
         self._spawn(self._finish(problem))
+
+    def fail(self) -> None:
+        """The server has met a fault of its own here: the device connects anew, and gets what it misses."""
+        self.end(DomainError(Reason.INTERNAL, "The server met a fault of its own."), reconnect=True)
 
     # The hub's side
 
@@ -576,7 +581,4 @@ class Session:
         self._tasks.pop(task, None)
         if not task.cancelled() and task.exception() is not None:
             log.error("session_failed", session=self.id, exc_info=task.exception())
-            self.end(
-                DomainError(Reason.INTERNAL, "The server met a fault of its own."),
-                reconnect=True,
-            )
+            self.fail()
