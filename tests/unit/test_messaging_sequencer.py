@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,6 +13,7 @@ from tests.unit.made import content
 from tests.unit.world import HOUR_MS, Sent, World, refusal, settled, until
 from tidings_server.core import commands as c
 from tidings_server.core.entries import MembersAdded, MessagePosted, NewMember
+from tidings_server.core.memberships import Membership
 from tidings_server.core.pages import BUCKET_SIZE
 from tidings_server.errors import Reason
 from tidings_server.messaging.effects import MembershipEffects
@@ -470,6 +472,28 @@ async def test_a_change_is_known_though_its_effects_can_not_be_written(
     await until(lambda: world.entries("inbox:carol"))
     rows = await world.store.memberships(log, ["carol"])
     assert rows["carol"].current
+
+
+async def test_effects_that_meet_a_fault_are_written_all_the_same(
+    world: World, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, faults = world.store.put_memberships, 3
+
+    async def broken(name: str, rows: Sequence[Membership]) -> None:
+        nonlocal faults
+        if faults:
+            faults -= 1
+            raise RuntimeError("a bug")
+        await put(name, rows)
+
+    monkeypatch.setattr(world.store, "put_memberships", broken)
+    with capture_logs() as lines:
+        assert await world.add(log, "alice", "carol") == 2
+        await until(lambda: world.entries("inbox:carol"))
+    assert [line["event"] for line in lines] == ["effects_failed"] * 3
+    assert (await world.store.memberships(log, ["carol"]))["carol"].current
+    assert await world.post(log, "carol") == 3
+    assert world.disk.heads([log])[log].pending == ()
 
 
 async def test_effects_are_made_up_for_after_a_crash(world: World, log: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import structlog
+
 from ..core.entries import Entry
 from ..core.state import ConversationState
 from ..errors import DomainError
@@ -12,6 +14,8 @@ from ..storage.base import Store, StoreUnavailable
 from .log_state import LogState
 from .lookup import read_entry
 from .proposals import Committed, Proposal
+
+log = structlog.get_logger(__name__)
 
 Effects = Callable[[str, Entry, ConversationState], Awaitable[None]]
 """Writes what one change of a log brings about outside it. It may be called again for the same change. Raises
@@ -37,11 +41,15 @@ async def write_effect(
             await effects(name, change, conversation)
             return
         except (StoreUnavailable, DomainError):
-            while told:
-                proposal, committed = told.pop()
-                proposal.tell(committed)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _RETRY_MOST_S)
+            pass
+        except Exception:
+            # Who gave up would leave out a member, and nobody else would know.
+            log.exception("effects_failed", log=name, seq=change.seq)
+        while told:
+            proposal, committed = told.pop()
+            proposal.tell(committed)
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, _RETRY_MOST_S)
 
 
 async def repeat_effects(effects: Effects, store: Store, state: LogState) -> None:
