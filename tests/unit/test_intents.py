@@ -17,7 +17,7 @@ from tidings_server.core.ids import inbox_log
 from tidings_server.errors import Reason
 from tidings_server.messaging.intents import LATE_S, ROUND_S
 from tidings_server.messaging.takeover import LOOK_EVERY_S
-from tidings_server.storage.base import Append, Head, Outcome
+from tidings_server.storage.base import Append, Head, Outcome, StoreUnavailable
 from tidings_server.storage.memory import Fate, Happens
 
 pytestmark = pytest.mark.virtual_time
@@ -278,6 +278,22 @@ async def test_clearing_that_fails_is_done_later(town: Cluster) -> None:
     await until(lambda: not town.noted("one"))
 
 
+async def test_clearing_goes_on_after_a_fault(
+    town: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await town.add("one")
+    await one.group("alice", "bob")
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch, capture_logs() as lines:
+        patch.setattr(one.store, "clear_intents", broken)
+        await asyncio.sleep(3 * ROUND_S)
+    assert "clearing_failed" in [line["event"] for line in lines]
+    await until(lambda: not town.noted("one"))
+
+
 async def test_a_node_that_stops_leaves_only_what_is_untold(town: Cluster) -> None:
     one, two = await town.add("one"), await town.add("two")
     log = await one.group("alice", "bob")
@@ -488,6 +504,57 @@ async def test_a_store_that_fails_is_asked_again(town: Cluster) -> None:
     town.gone("one")
     await until(lambda: town.buses["two"].told(log) == [1], seconds=10 * LOOK_EVERY_S)
     await until(lambda: not town.noted("one"), seconds=2 * (ROUND_S + LATE_S))
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, StoreUnavailable])
+async def test_who_can_not_be_looked_after_holds_up_no_other(
+    town: Cluster, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
+    worlds = {name: await town.add(name) for name in ("one", "two", "three")}
+    first = await worlds["one"].group("alice", "bob")
+    second = await worlds["two"].group("alice", "bob")
+    # Two dead nodes, of which the first that is found is the one that can't be looked after.
+    find = worlds["three"].store.intent_rounds
+    ill = min(await worlds["three"].store.intent_nodes())
+
+    async def broken(node_id: str) -> list[int]:
+        if node_id == ill:
+            raise fault("a bug")
+        return await find(node_id)
+
+    with monkeypatch.context() as patch, capture_logs():
+        patch.setattr(worlds["three"].store, "intent_rounds", broken)
+        for name in ("one", "two"):
+            town.kill(name)
+            town.gone(name)
+        log = {"one": second, "two": first}[ill]
+        await until(lambda: town.buses["three"].told(log) == [1], seconds=LOOK_EVERY_S)
+    await until(lambda: not town.noted(ill), seconds=2 * (ROUND_S + LATE_S))
+
+
+async def test_effects_that_meet_a_fault_hold_up_no_others(
+    town: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await town.add("one"), await town.add("two")
+    one.script.always["put_memberships"] = Fate(Happens.REFUSED)
+    logs = [await one.group("alice", "bob") for _ in range(2)]
+    write = two.node.sequencer.head
+    ill = min(logs)
+
+    async def broken(name: str) -> int:
+        if name == ill:
+            raise RuntimeError("a bug")
+        return await write(name)
+
+    with monkeypatch.context() as patch, capture_logs():
+        patch.setattr(two.node.sequencer, "head", broken)
+        town.kill("one")
+        town.gone("one")
+        await until(lambda: two.entries(inbox_log("bob")), seconds=LOOK_EVERY_S)
+        await asyncio.sleep(2 * (ROUND_S + LATE_S))
+    assert ill in town.logs_noted("one")
+    await until(lambda: not town.noted("one"), seconds=2 * LOOK_EVERY_S)
+    assert len(two.entries(inbox_log("bob"))) == 2
 
 
 async def test_more_logs_than_are_read_at_once(town: Cluster) -> None:

@@ -173,6 +173,8 @@ class Intents:
                 if not waits:
                     log.warning("intents_not_cleared", cause=str(problem))
                 waits = True
+            except Exception:
+                log.exception("clearing_failed")
 
     async def _clear(self) -> None:
         """Removes the rounds in which everything is decided, published, and taken by the bus."""

@@ -116,7 +116,17 @@ class Takeover:
             if owner not in self._owners:
                 log.info("node_taken_over", node=owner)
                 self._owners[owner] = _Owner()
-            await self._look_after(owner, self._owners[owner])
+        problem: StoreUnavailable | None = None
+        for owner in owners:
+            try:
+                await self._look_after(owner, self._owners[owner])
+            except StoreUnavailable as this:
+                problem = this
+            except Exception:
+                # What one has left must not keep the others from being looked after.
+                log.exception("takeover_failed", node=owner)
+        if problem is not None:
+            raise problem
 
     async def _look_after(self, owner: str, state: _Owner) -> None:
         rounds = await self._store.intent_rounds(owner)
@@ -173,5 +183,7 @@ class Takeover:
                 await self._sequencer.head(name)
             except DomainError as problem:
                 log.warning("effects_wait", log=name, cause=str(problem))
+            except Exception:
+                log.exception("effects_wait", log=name)
             else:
                 del state.unwritten[name]
