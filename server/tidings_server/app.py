@@ -186,6 +186,10 @@ async def _watch_store(store: Store, node: Node, server: RpcServer, readiness: R
         except TimeoutError:
             trouble = Trouble.SLOW
             log.warning("store_not_usable", cause="a check was not answered")
+        except Exception:
+            # Looking must go on: what is told of readiness would never change again.
+            trouble = Trouble.OTHER
+            log.exception("store_check_failed")
         readiness.store = "" if trouble is None else f"store: {trouble.value}"
         if told != (trouble is None):
             told = trouble is None

@@ -168,3 +168,17 @@ async def test_clients_do_not_reach_it(tmp_path: Path) -> None:
             assert Reason.DENIED.name in str(caught.value.trailing_metadata())
     finally:
         await process.close()
+
+
+async def test_a_fault_of_who_listens_is_told_to_them() -> None:
+    """Or they would wait for this link for ever, and make no other."""
+
+    class Broken(Heard):
+        def heard(self, frame: bytes) -> None:
+            raise RuntimeError("a bug")
+
+    async with server(NodeSecurity(KEY), commit) as node:
+        heard = Broken()
+        NodeLinks(NodeSecurity(KEY))(node, heard)
+        await until(lambda: heard.cause is not None)
+    assert heard.cause == "RuntimeError"

@@ -482,3 +482,28 @@ async def test_a_server_of_a_cluster_that_dies_and_comes_back(tmp_path: Path) ->
             await receiver.bus.stop()
     finally:
         cluster.stop()
+
+
+async def test_a_fault_of_the_node_ends_no_link(
+    node: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await node(), await node()
+    faults = 2
+    links = (*one.bus._subscribers.values(), *one.bus._publishers.values())
+    for link in links:
+        up = link.up
+
+        def broken(up: Callable[[], None] = up) -> None:
+            nonlocal faults
+            if faults:
+                faults -= 1
+                raise KeyError("a bug")
+            up()
+
+        monkeypatch.setattr(link, "up", broken)
+        assert link.connection is not None
+        link.connection.abort()
+    await until(lambda: not faults and one.bus.connected)
+    two.append(LOGS[0])
+    one.append(LOGS[1])
+    await until(lambda: one.level and two.level)

@@ -219,6 +219,46 @@ async def test_asking_ends_though_redis_is_away(server: RedisServer, node: Start
     await until(lambda: set(one.nodes()) == set(two.nodes()) == {"one", "two"})
 
 
+async def test_a_lease_that_is_not_understood_is_passed_over(
+    server: RedisServer, node: Start
+) -> None:
+    one = await node("one")
+    for number, info in enumerate(("garbage", "[]", "\x00")):
+        server.client.zadd("{tidings}:nodes", {f"token-{number}": 4e15})
+        server.client.hset("{tidings}:info", f"token-{number}", info)
+    renewals = one.counts.renewals
+    await until(lambda: one.counts.renewals >= renewals + 3)
+    two = await node("two")
+    await until(lambda: set(one.nodes()) == set(two.nodes()) == {"one", "two"})
+
+
+async def test_a_fault_of_this_node_ends_nothing(
+    node: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await node("one")
+
+    def deaf() -> None:
+        raise KeyError("a bug")
+
+    one.nodes_changed = deaf
+    two = await node("two")
+    await until(lambda: set(one.nodes()) == {"one", "two"})
+    renew, faults = one._renew, 2
+
+    async def broken() -> None:
+        nonlocal faults
+        if faults:
+            faults -= 1
+            raise KeyError("a bug")
+        await renew()
+
+    monkeypatch.setattr(one, "_renew", broken)
+    renewals = one.counts.renewals
+    await until(lambda: one.counts.renewals >= renewals + 3)
+    one.came("ann")
+    await until_online(two, {"ann"})
+
+
 async def test_nothing_lasts_in_redis(server: RedisServer, node: Start) -> None:
     one = await node("one")
     one.came("ann")

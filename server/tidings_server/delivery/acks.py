@@ -121,6 +121,10 @@ class AckBook:
             log.warning("acks_not_written", cause=str(problem), cursors=len(cursors))
             self._put_back(cursors, delivered)
             return
+        except Exception:
+            log.exception("acks_failed", cursors=len(cursors))
+            self._put_back(cursors, delivered)
+            return
         finally:
             self._being_written = {}
         for r in receipts:

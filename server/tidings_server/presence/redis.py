@@ -303,8 +303,16 @@ class RedisLeases(Leases):
                     log.warning("leases_not_renewed", cause=_cause(problem))
                 self._reachable = False
                 self._due = min(self._due, loop.time() + _TRIED_AGAIN_S)
+            except Exception:
+                # A node that renews no more counts as dead for ever.
+                self.counts.failures += 1
+                log.exception("leases_failed")
+                self._due = loop.time() + _TRIED_AGAIN_S
             self._tried.set()
-            self._tell_changes()
+            try:
+                self._tell_changes()
+            except Exception:
+                log.exception("nodes_not_told")
             self._wake.clear()
             if self._stopping.is_set():
                 return
@@ -381,8 +389,9 @@ class RedisLeases(Leases):
         listed: dict[str, _Held] = {}
         for token, left_ms, info in rows:
             left_s = float(left_ms) / 1000
-            if left_s > 0:
-                listed[token.decode()] = _Held(_node(info), now + left_s)
+            node = _node(info)
+            if left_s > 0 and node is not None:
+                listed[token.decode()] = _Held(node, now + left_s)
         if now < self._keep_until:
             ids = {held.node.node_id for held in listed.values()}
             listed |= {
@@ -402,9 +411,14 @@ class RedisLeases(Leases):
         return f"{self._rng.getrandbits(96):024x}"
 
 
-def _node(info: bytes) -> NodeInfo:
-    """Who a lease is of. What newer nodes say besides is passed over."""
-    told = json.loads(info)
+def _node(info: bytes) -> NodeInfo | None:
+    """Who a lease is of; None when it is not understood. What newer nodes say besides is passed over."""
+    try:
+        told = json.loads(info)
+    except ValueError:
+        return None
+    if not isinstance(told, dict):
+        return None
     return NodeInfo(**{name: str(told.get(name, "")) for name in ("node_id", "address", "version")})
 
 

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Protocol
 
 import grpc
+import structlog
 
 from tidings.v1 import node_service_pb2
 
 from ..messaging.forwarding import Link, Listener
 from ..messaging.hosting import Host
 from ..presence.base import NodeInfo
+
+log = structlog.get_logger(__name__)
 
 SERVICE = node_service_pb2.DESCRIPTOR.services_by_name["NodeService"]
 _APPEND = f"/{SERVICE.full_name}/Append"
@@ -190,6 +193,10 @@ class _Link:
                 self._listener.heard(frame)
         except grpc.aio.AioRpcError as problem:
             cause = f"{problem.code().name}: {problem.details()}"
+        except Exception as problem:
+            # Whoever has the link would wait for it, and make no other.
+            log.exception("link_failed")
+            cause = type(problem).__name__
         finally:
             self._call.cancel()
             self._writer.close()

@@ -107,28 +107,42 @@ class Link(ABC):
 
     async def _run(self) -> None:
         wait = _FIRST_WAIT_S
-        loop = asyncio.get_running_loop()
         while True:
+            steady = False
             try:
-                connection = await connect(self._options, self.address, self)
-            except (OSError, Refused) as problem:
-                if not self.first_try.is_set():
-                    self.first_try.set()
-                    self.down()
-                self._tell("redis_unreachable", str(problem) or type(problem).__name__)
-                self.refused()
-            else:
-                began = loop.time()
-                self._begin(connection)
-                try:
-                    await self._watch(connection)
-                finally:
-                    self._end()
-                if loop.time() - began >= _STEADY_S:
-                    wait, self._told = _FIRST_WAIT_S, False
-                self._tell("redis_connection_lost", "it was closed")
+                steady = await self._once()
+            except Exception:
+                # Whatever it was: a node without this link hears of nothing any more.
+                log.exception("redis_link_failed", link=self.kind, address=self._where())
+            if steady:
+                wait = _FIRST_WAIT_S
             await asyncio.sleep(wait * self._rng.uniform(0.5, 1.0))
             wait = min(wait * 2, _LONGEST_WAIT_S)
+
+    async def _once(self) -> bool:
+        """Connects, and returns when the connection is gone or could not be had: whether it was a good one."""
+        try:
+            connection = await connect(self._options, self.address, self)
+        except (OSError, Refused) as problem:
+            if not self.first_try.is_set():
+                self.first_try.set()
+                self.down()
+            self._tell("redis_unreachable", str(problem) or type(problem).__name__)
+            self.refused()
+            return False
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            self._begin(connection)
+            await self._watch(connection)
+        finally:
+            connection.abort()
+            self._end()
+        steady = loop.time() - began >= _STEADY_S
+        if steady:
+            self._told = False
+        self._tell("redis_connection_lost", "it was closed")
+        return steady
 
     def _begin(self, connection: Connection) -> None:
         if self._told:
