@@ -18,7 +18,8 @@ class Limits:
             device asks for another number.
         max_text_bytes: Bytes of a message text in UTF-8.
         max_frame_bytes: Bytes of a frame from a client.
-        max_commands_in_flight: Commands of a session that may wait for their results.
+        max_commands_in_flight: Commands of a session, and unary calls of a user, that may wait for
+            their results.
         outbox_bytes: Bytes that may wait in a session's outbox; what does not fit becomes lag.
         catch_up_limit: Missed entries sent for one conversation; what is more is announced as a
             gap.

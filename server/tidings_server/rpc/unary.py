@@ -25,7 +25,7 @@ from ..codec.events import to_response
 from ..errors import DomainError, Reason
 from ..node import Node
 from .access import authenticate, authorise
-from .reads import Reads
+from .calls import Calls
 from .status import status_code, trailers
 
 CHAT: ServiceDescriptor = chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"]
@@ -42,19 +42,19 @@ Call = Callable[[Message, grpc.aio.ServicerContext[Any, Any]], Awaitable[Message
 
 def unary_services(node: Node) -> list[grpc.GenericRpcHandler]:
     """The handlers of all services with unary methods."""
-    reads = Reads(node.limits.max_commands_in_flight)
+    calls = Calls(node.limits.max_commands_in_flight)
     return [
         grpc.method_handlers_generic_handler(
             service.full_name,
-            {method.name: _handler(node, method, reads) for method in service.methods},
+            {method.name: _handler(node, method, calls) for method in service.methods},
         )
         for service in UNARY
     ]
 
 
-def _handler(node: Node, method: MethodDescriptor, reads: Reads) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(node: Node, method: MethodDescriptor, calls: Calls) -> grpc.RpcMethodHandler[Any, Any]:
     request_type = GetMessageClass(method.input_type)
-    is_read = method.name.startswith(("Get", "List", "Explain"))
+    reads = method.name.startswith(("Get", "List", "Explain"))
     path = f"/{method.containing_service.full_name}/{method.name}"
     # As the commands of a stream are named: an operation has one name, whichever way it comes.
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
@@ -75,13 +75,20 @@ def _handler(node: Node, method: MethodDescriptor, reads: Reads) -> grpc.RpcMeth
             principal = await authenticate(context, node.verify)
             authorise(path, principal)
             command = node.reader.read(parse(raw))
-            if is_read:
-                user = principal.user_id
-                await reads.enter(user)
-                # The types know this as a callback of a call of the client's.
-                context.add_done_callback(lambda _: reads.leave(user))  # type: ignore[arg-type]
-            # A caller who hangs up must not leave a command half done.
+            user = principal.user_id
+            await calls.enter(user, reads=reads)
+            # A caller who hangs up must not leave a command half done, nor begin any number of them.
             work = asyncio.ensure_future(node.handlers.execute(principal, command, span))
+            ended: list[object] = []
+
+            def leave(end: object) -> None:
+                ended.append(end)
+                if len(ended) == 2:
+                    calls.leave(user, reads=reads)
+
+            work.add_done_callback(leave)
+            # The types know this as a callback of a call of the client's.
+            context.add_done_callback(leave)  # type: ignore[arg-type]
             response = to_response(await asyncio.shield(work))
             code = "OK"
             return response

@@ -1,7 +1,6 @@
-"""Reading calls: how many of one user are carried out at once, so that nobody's take all memory
-and time.
+"""Unary calls: how many of one user are under way at once, so that nobody's take all memory and time.
 
-The answer to a call may have two megabytes, and grpc holds it until the caller takes it.
+The answer to a reading call may have two megabytes, and grpc holds it until the caller takes it.
 """
 
 from __future__ import annotations
@@ -10,26 +9,26 @@ import asyncio
 
 from ..errors import DomainError, Reason
 
-AT_ONCE = 16
+READS_AT_ONCE = 16
 """Reading calls of a user that are carried out, or whose answers wait for the user."""
 
 
 class _User:
-    __slots__ = ("calls", "slots")
+    __slots__ = ("calls", "reads")
 
     def __init__(self) -> None:
         self.calls = 0
-        self.slots = asyncio.Semaphore(AT_ONCE)
+        self.reads = asyncio.Semaphore(READS_AT_ONCE)
 
 
-class Reads:
-    """The reading calls of each user. What is over `AT_ONCE` waits, `most` of a user at most."""
+class Calls:
+    """The calls of each user: `most` at most, of which reading ones over `READS_AT_ONCE` wait."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._users: dict[str, _User] = {}
 
-    async def enter(self, user_id: str) -> None:
+    async def enter(self, user_id: str, *, reads: bool) -> None:
         """Returns when a call may be carried out; `leave` ends it.
 
         Raises DomainError (TOO_MANY_IN_FLIGHT).
@@ -44,16 +43,19 @@ class Reads:
                 retry_after_ms=100,
             )
         user.calls += 1
+        if not reads:
+            return
         try:
-            await user.slots.acquire()
+            await user.reads.acquire()
         except BaseException:
             self._forget(user_id, user)
             raise
 
-    def leave(self, user_id: str) -> None:
-        """The answer to a call was taken, or nobody waits for it any more."""
+    def leave(self, user_id: str, *, reads: bool) -> None:
+        """A call is carried out, and its answer was taken, or nobody waits for it any more."""
         user = self._users[user_id]
-        user.slots.release()
+        if reads:
+            user.reads.release()
         self._forget(user_id, user)
 
     def _forget(self, user_id: str, user: _User) -> None:
