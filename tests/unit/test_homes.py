@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -19,7 +20,9 @@ from tidings_server.core.entries import ConversationKind
 from tidings_server.core.homes import home_of
 from tidings_server.core.ids import inbox_log
 from tidings_server.errors import Reason
+from tidings_server.messaging.effects import MembershipEffects
 from tidings_server.messaging.forwarding import SILENCE_S
+from tidings_server.messaging.proposals import Proposal
 from tidings_server.storage.memory import Fate, Happens
 from tidings_server.telemetry.traces import OtelTracer
 
@@ -56,7 +59,7 @@ def commits(town: Town) -> tuple[int, int]:
 
 async def test_the_hash_moves_only_what_must_move() -> None:
     rng = random.Random(1)
-    logs = [f"{rng.getrandbits(128):032x}" for _ in range(3000)]
+    logs = [f"{rng.getrandbits(128):032x}" for _ in range(1300)]
     nodes = ["a", "b", "c"]
     before = {log: home_of(log, nodes) for log in logs}
     assert all(before[log] == home_of(log, reversed(nodes)) for log in logs)
@@ -173,6 +176,36 @@ async def test_a_home_that_is_slow_is_waited_for(town: Town) -> None:
     two.script.plan("append", Fate(before=3 * SILENCE_S))
     assert await one.post(log, "alice") == 2
     assert one.node.counters.forward_fallbacks == 0
+
+
+async def test_effects_that_take_long_are_not_waited_for(town: Town) -> None:
+    one, two = town.worlds.values()
+    log = await group_at(town, "two", one)
+    two.script.always["put_memberships"] = Fate(before=30.0)
+    adding = asyncio.ensure_future(one.add(log, "alice", "carol"))
+    await until(lambda: len(one.entries(log)) == 2)
+    posting = asyncio.ensure_future(one.post(log, "alice"))
+    assert await asyncio.wait_for(adding, 5) == 2
+    assert await posting == 3
+    assert one.node.counters.forward_fallbacks == 0
+    await until(lambda: one.entries(inbox_log("carol")))
+
+
+async def test_a_large_group_leaves_room_for_what_others_ask(town: Town) -> None:
+    one = town.worlds["one"]
+    most = 0
+    forward = one.node.router.submit
+
+    def counted(proposal: Proposal) -> None:
+        nonlocal most
+        forward(proposal)
+        most = max(most, one.node.router.pending)
+
+    one.node.sequencer.set_effects(MembershipEffects(one.store, SimpleNamespace(submit=counted)))
+    log = await group_at(town, "one", one)
+    await one.add(log, "alice", *(f"user-{i}" for i in range(1300)))
+    assert 0 < most <= 500
+    await until(lambda: all(one.entries(inbox_log(f"user-{i}")) for i in range(1300)))
 
 
 async def test_what_is_refused_after_a_doubt_is_unknown(town: Town) -> None:

@@ -45,11 +45,16 @@ async def write_effect(
         except Exception:
             # Who gave up would leave out a member, and nobody else would know.
             log.exception("effects_failed", log=name, seq=change.seq)
-        while told:
-            proposal, committed = told.pop()
-            proposal.tell(committed)
+        tell_all(told)
         await asyncio.sleep(delay)
         delay = min(delay * 2, _RETRY_MOST_S)
+
+
+def tell_all(told: list[tuple[Proposal, Committed]]) -> None:
+    """Tells those who asked that they are done, each once."""
+    while told:
+        proposal, committed = told.pop()
+        proposal.tell(committed)
 
 
 async def repeat_effects(effects: Effects, store: Store, state: LogState) -> None:

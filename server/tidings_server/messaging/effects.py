@@ -23,6 +23,9 @@ from ..errors import DomainError
 from ..storage.base import Store
 from .proposals import Committed, NoteInInbox, Submits
 
+_NOTES_AT_ONCE = 500
+"""Those of a large group must not stand before everything else that a home is asked for."""
+
 
 class MembershipEffects:
     """Writes membership rows, then notes in the inboxes of those concerned."""
@@ -41,12 +44,16 @@ class MembershipEffects:
         rows = await self._store.memberships(log, users)
         folded = [fold_membership(rows.get(u), change, u) for u in users]
         await self._store.put_memberships(log, [m for m in folded if m is not None])
-        outcomes = await asyncio.gather(
-            *(self._note(log, change, conversation, user) for user in users)
-        )
-        for outcome in outcomes:
-            if isinstance(outcome, DomainError):
-                raise outcome
+        for at in range(0, len(users), _NOTES_AT_ONCE):
+            outcomes = await asyncio.gather(
+                *(
+                    self._note(log, change, conversation, user)
+                    for user in users[at : at + _NOTES_AT_ONCE]
+                )
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, DomainError):
+                    raise outcome
 
     def _note(
         self, log: str, change: Entry, conversation: ConversationState, user: str

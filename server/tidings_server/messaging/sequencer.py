@@ -27,7 +27,7 @@ from ..storage.base import APPLIED, Conflict, Outcome, Store, StoreUnavailable
 from ..telemetry.counters import Counters
 from ..telemetry.tracing import NO_TRACER, Span, Tracer
 from .batch import Batch, build, decide
-from .effect_writing import Effects, repeat_effects, write_effect
+from .effect_writing import Effects, repeat_effects, tell_all, write_effect
 from .intents import Intents
 from .log_queue import LogQueue as _Log
 from .log_state import LogState, LogView, load
@@ -41,6 +41,8 @@ SETTLE_DEADLINE_S = 5.0
 """How long those in a commit wait for a definite outcome before they are told that it is
 unknown.
 """
+EFFECTS_WITHIN_S = 2.0
+"""How long whoever asked for a change waits for its effects: it is durable, and they will be written."""
 _CONFLICT_JITTER_S = 0.005
 _FOLLOW_MOST = 2_000
 """A state that lies further behind is loaded anew."""
@@ -530,6 +532,8 @@ class Sequencer:
         told: list[tuple[Proposal, Committed]],
         before: asyncio.Task[None] | None,
     ) -> None:
+        # Whoever asked from another node takes silence for a home that is lost.
+        told_at_last = asyncio.get_running_loop().call_later(EFFECTS_WITHIN_S, tell_all, told)
         try:
             if before is not None:
                 await asyncio.wait([before])
@@ -540,8 +544,8 @@ class Sequencer:
                     pending = entry.state.pending
                     entry.state.pending = tuple(seq for seq in pending if seq != change.seq)
         finally:
-            for proposal, committed in told:
-                proposal.tell(committed)
+            told_at_last.cancel()
+            tell_all(told)
             if entry.effects is asyncio.current_task():
                 entry.effects = None
 
