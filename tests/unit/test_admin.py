@@ -14,6 +14,7 @@ from tidings_server.core import commands as c
 from tidings_server.core.entries import ConversationKind
 from tidings_server.core.ids import inbox_log
 from tidings_server.core.principal import ADMIN_SCOPE, Principal
+from tidings_server.delivery.hub import Hub
 from tidings_server.errors import DomainError, Reason
 from tidings_server.presence.base import NodeInfo
 from tidings_server.presence.local import LocalLeases
@@ -111,6 +112,35 @@ async def test_sessions(one: World) -> None:
         await one.post(log, "bob")
     assert {s.lagging_logs for s in await sessions(one, "alice")} == {1}
     assert {s.unacknowledged for s in await sessions(one, "alice")} == {9}
+    await one.stop()
+
+
+async def test_a_page_of_sessions_looks_at_no_others(
+    one: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = [one.device(f"user-{i}") for i in range(60)]
+    for device in devices:
+        await device.hello(synced=False)
+    # Another session of a device ends the one before.
+    devices[7] = one.device("user-7")
+    await devices[7].hello(synced=False)
+    devices[9].session.close()
+    ids = sorted(d.session.id for d in devices if d is not devices[9])
+    monkeypatch.setattr(Hub, "sessions", property(lambda _: pytest.fail("all are looked at")))
+    found: list[str] = []
+    token = ""
+    while True:
+        got = await ask(one, a.ListSessions("", 7, token))
+        assert isinstance(got, a.SessionsListed)
+        found += [s.session_id for s in got.sessions]
+        token = got.next_page_token
+        if not token:
+            break
+    monkeypatch.undo()
+    assert found == ids
+    for device in devices:
+        device.session.close()
+    assert not one.node.hub.sessions_after("", 100)
     await one.stop()
 
 

@@ -86,11 +86,12 @@ class Admin:
 
     async def _list_sessions(self, command: a.ListSessions) -> a.SessionsListed:
         user = command.user_id
-        sessions = self._hub.sessions_of(user) if user else self._hub.sessions
         size = command.page_size
-        page = nsmallest(
-            size + 1, (s for s in sessions if s.id > command.page_token), key=lambda s: s.id
-        )
+        if user:
+            theirs = (s for s in self._hub.sessions_of(user) if s.id > command.page_token)
+            page = nsmallest(size + 1, theirs, key=lambda s: s.id)
+        else:
+            page = self._hub.sessions_after(command.page_token, size + 1)
         return a.SessionsListed(
             tuple(self._show(s) for s in page[:size]),
             page[size - 1].id if len(page) > size else "",

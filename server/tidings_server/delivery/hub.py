@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, KeysView
 from functools import partial
 
@@ -63,6 +64,9 @@ class Hub:
         self._joined: dict[str, dict[Session, None]] = {}
         self._devices: dict[tuple[str, str], Session] = {}
         self._users: dict[str, dict[Session, None]] = {}
+        # By their ids, which tell when they were made: a new one comes at the end, or nearly.
+        self._by_id: dict[str, Session] = {}
+        self._ids: list[str] = []
         self._deferred: list[Session] = []
         self._beats: list[dict[Session, None]] = [{} for _ in range(_BEATS)]
         self._beat_of: dict[Session, int] = {}
@@ -100,6 +104,11 @@ class Hub:
         """The open sessions."""
         return list(self._devices.values())
 
+    def sessions_after(self, session_id: str, limit: int) -> list[Session]:
+        """The first `limit` open sessions whose ids are greater, in order. No others are looked at."""
+        at = bisect_right(self._ids, session_id)
+        return [self._by_id[i] for i in self._ids[at : at + limit]]
+
     def joined(self, log: str) -> list[Session]:
         """The sessions that get what is published to a log."""
         return list(self._joined.get(log, ()))
@@ -136,6 +145,8 @@ class Hub:
                 reconnect=False,
             )
         self._devices[user, device] = session
+        self._by_id[session.id] = session
+        insort(self._ids, session.id)
         sessions = self._users.get(user)
         if sessions is None:
             sessions = self._users[user] = {}
@@ -157,6 +168,8 @@ class Hub:
             if not sessions:
                 del self._users[user]
                 self._user_left(user)
+        if self._by_id.pop(session.id, None) is not None:
+            del self._ids[bisect_left(self._ids, session.id)]
         beat = self._beat_of.pop(session, None)
         if beat is not None:
             self._beats[beat].pop(session, None)
