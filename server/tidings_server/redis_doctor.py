@@ -112,6 +112,7 @@ async def _forbidden(client: Any, settings: RedisSettings) -> str:
             "return redis.call('TTL', KEYS[1])", 1, f"{{{settings.namespace}}}:doctor"
         )
         await client.smembers(f"{settings.namespace}:on:doctor")
+        await client.srandmember(f"{settings.namespace}:at:doctor", 1)
     except ResponseError as problem:
         return str(problem)
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
@@ -136,6 +136,33 @@ class ManyNodesLeasesContract(LeasesContract):
         await net.vanish(three)
         await until_online(one, set(), "bob", "carol")
         await until(lambda: set(one.nodes()) == {"one"})
+
+    async def test_those_whom_a_node_leaves_behind_are_seen_to(
+        self, net: LeaseNet, one: Leases
+    ) -> None:
+        two, three = await net.node("two"), await net.node("three")
+        seen: dict[str, float] = {}
+        faults = 2
+
+        async def left_behind(users: Sequence[str], ago_s: float) -> None:
+            nonlocal faults
+            if faults:
+                faults -= 1
+                raise RuntimeError("the store is away")
+            seen.update(dict.fromkeys(users, ago_s))
+
+        for leases in (one, two):
+            leases.left_behind = left_behind
+        users = {f"user-{i}" for i in range(600)}
+        for user in (*users, "left before"):
+            three.came(user)
+        three.left("left before")
+        await until_online(one, users, *users, "left before")
+        await net.vanish(three)
+        await until(lambda: len(seen) == 600)
+        assert set(seen) == users
+        assert all(0 <= ago < PATIENCE_S for ago in seen.values())
+        await until_online(one, set(), *users)
 
     async def test_many_users(self, net: LeaseNet, one: Leases) -> None:
         two = await net.node("two")

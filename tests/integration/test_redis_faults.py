@@ -369,7 +369,7 @@ async def test_passwords_and_rights(tmp_path: Path) -> None:
     server = RedisServer(tmp_path, password="right").start()
     try:
         (rights,) = re.findall(r"^\+hello .*$", DOCUMENT.read_text("utf-8"), re.MULTILINE)
-        keys = ("~{tidings}:*", "~tidings:on:*", "&tidings:*")
+        keys = ("~{tidings}:*", "~tidings:on:*", "~tidings:at:*", "&tidings:*")
         acl = ("SETUSER", "node", "on", ">of", *keys, *rights.split())
         server.client.execute_command("ACL", *acl)
         for user, password in ((None, "right"), ("node", "of")):
@@ -377,9 +377,12 @@ async def test_passwords_and_rights(tmp_path: Path) -> None:
             truth = Truth()
             one, two = Receiver(options, truth, 1), Receiver(options, truth, 2)
             leases = RedisLeases(options, NodeInfo("one"), random.Random(3))
+            server.client.zadd("{tidings}:nodes", {"gone": 1})
+            server.client.sadd("tidings:at:gone", "bob")
             await leases.start()
             assert leases.connected
             leases.came("ann")
+            await until(lambda: not server.client.exists("tidings:at:gone", "{tidings}:ended"))
             await until(lambda: server.client.exists("tidings:on:ann"))
             for receiver in (one, two):
                 await receiver.bus.start()

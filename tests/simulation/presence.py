@@ -44,13 +44,18 @@ class PresenceAtTheEnd:
         devices = [device for device in world.devices if device.user == leaving]
         left_ms = min(server.clock.now_ms() for server in world.servers)
         crashed = await self._leave(devices)
-        if world.uses_redis and rng.random() < 0.5:
+        upset = world.uses_redis and rng.random() < 0.5
+        if upset:
             await self._upset_redis(leaving)
         within = GRACE_S + lease + _KEEPALIVE_S
         await self._becomes(everybody - {leaving}, within)
         # It is written at that moment: give it the store's time.
         await asyncio.sleep(1.0)
         if not crashed:
+            self._seen(leaving, left_ms)
+        elif world.uses_redis and not upset:
+            # Another node finds that the lease has ended, two leases after it was renewed.
+            await asyncio.sleep(2 * lease)
             self._seen(leaving, left_ms)
         for device in devices:
             device.start()

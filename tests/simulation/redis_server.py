@@ -214,6 +214,17 @@ class SimRedis:
     def _do_smembers(self, key: bytes) -> Any:
         return set(self._get(key, dict, keep=False))
 
+    def _do_srandmember(self, key: bytes, count: bytes) -> Any:
+        return list(self._get(key, dict, keep=False))[: int(count)]
+
+    def _do_zrem(self, key: bytes, *members: bytes) -> Any:
+        return self._do_srem(key, *members)
+
+    def _do_unlink(self, *keys: bytes) -> Any:
+        for key in keys:
+            self._drop(key)
+        return len(keys)
+
     def _do_expire(self, key: bytes, seconds: bytes) -> Any:
         return self._expire(key, int(seconds) * 1000)
 
@@ -225,14 +236,16 @@ class SimRedis:
     def _renew(self, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Any:
         """`_RENEW` line by line."""
         now, lease = self.clock.now_ms(), int(arguments[0])
-        _, new_epoch, token, who, old_token = arguments
+        _, new_epoch, token, who, old_token, kept_ms = arguments
         epoch = self._get(keys[2], dict)
         epoch.setdefault(b"", new_epoch)
         ends, info = self._get(keys[0], dict), self._get(keys[1], dict)
+        ended = self._get(keys[3], dict)
         for other in [other for other, end in ends.items() if end <= now - lease]:
-            del ends[other]
+            ended[other] = ends.pop(other)
             info.pop(other, None)
         if old_token:
+            ended.pop(old_token, None)
             ends.pop(old_token, None)
             info.pop(old_token, None)
         if token:
@@ -240,11 +253,15 @@ class SimRedis:
             info[token] = who
         ends.update({other: now + lease for other, end in ends.items() if end > now + lease})
         for key in keys:
-            self._expire(key, 10 * lease)
+            self._expire(key, int(kept_ms))
         rows = sorted((end, other) for other, end in ends.items())
         return [
             epoch[b""],
             [[other, str(end - now).encode(), info[other]] for end, other in rows if other in info],
+            [
+                [other, str(now - end).encode()]
+                for end, other in sorted((end, other) for other, end in ended.items())[:100]
+            ],
         ]
 
     # Keys

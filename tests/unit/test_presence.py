@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from tests.unit.world import World
 from tidings_server.core import commands as c
 from tidings_server.presence.service import GRACE_S
+from tidings_server.storage.base import StoreUnavailable
 from tidings_server.storage.memory import Happens
 
 pytestmark = pytest.mark.virtual_time
@@ -43,6 +44,25 @@ async def test_online_while_connected(world: World) -> None:
     await asyncio.sleep(0.2)
     gone = (await seen(world, "alice", "bob"))["bob"]
     assert (gone.online, gone.last_seen_ms) == (False, left)
+
+
+async def test_whom_a_dead_node_has_left_behind(world: World) -> None:
+    await world.direct("alice", "bob")
+    await asyncio.sleep(60)
+    await world.node.leases.left_behind(["bob"], 7.5)
+    gone = (await seen(world, "alice", "bob"))["bob"]
+    assert (gone.online, gone.last_seen_ms) == (False, world.clock.now_ms() - 7500)
+    # Seen here since: what comes late changes nothing.
+    bob = world.device("bob")
+    await bob.hello()
+    bob.session.close()
+    left = world.clock.now_ms()
+    await asyncio.sleep(GRACE_S + 1)
+    await world.node.leases.left_behind(["bob"], 30.0)
+    assert (await seen(world, "alice", "bob"))["bob"].last_seen_ms == left
+    world.script.plan("put_presence", Happens.REFUSED)
+    with pytest.raises(StoreUnavailable):
+        await world.node.leases.left_behind(["bob"], 1.0)
 
 
 async def test_coming_back_within_the_grace_period(world: World) -> None:

@@ -8,7 +8,7 @@ length of a lease: nothing that must be right may rest on it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -23,7 +23,17 @@ class NodeInfo:
     version: str = ""
 
 
+LeftBehind = Callable[[Sequence[str], float], Awaitable[None]]
+"""Takes users of a node whose lease has ended, and for how many seconds it had by now. May raise: then it is asked
+again later.
+"""
+
+
 def _nothing() -> None:
+    pass
+
+
+async def _nobody(users: Sequence[str], ago_s: float) -> None:
     pass
 
 
@@ -31,9 +41,12 @@ class Leases(ABC):
     """The leases as one node sees and holds them.
 
     `nodes_changed` is called on the event loop when nodes came or went, or say something else of themselves; it must
-    not raise.
+    not raise. `left_behind` is called by one node, as far as that can be told, for the users of a node that did not
+    give its lease back: it may live and be cut off. It may be called again for the same users, and not at all when
+    what is shared was lost.
     """
 
+    left_behind: LeftBehind = staticmethod(_nobody)
     nodes_changed: Callable[[], None] = staticmethod(_nothing)
 
     @property

@@ -2,9 +2,10 @@
 
 Keys, by namespace `ns`: `{ns}:epoch` is a random text that is made anew when it is missing; `{ns}:nodes` orders the
 tokens of nodes by the end of their leases, by Redis' clock; `{ns}:info` tells who a token is; `ns:on:USER` is the set
-of tokens that have announced a user. A token is made anew whenever what Redis holds may no longer be what was written
-to it (a flush, a restart, a fail-over, a lease that ran out, too many transitions not written): what was announced
-under the old one then counts no more, and everybody is announced again.
+of tokens that have announced a user, `ns:at:TOKEN` the set of users whom a token has announced. `{ns}:ended` keeps the
+tokens whose leases ran out until a node has seen to the users that they left behind. A token is made anew whenever what
+Redis holds may no longer be what was written to it (a flush, a restart, a fail-over, a lease that ran out, too many
+transitions not written): what was announced under the old one then counts no more, and everybody is announced again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import structlog
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
+from ..core.homes import home_of
 from ..redis_options import RedisOptions
 from .base import Leases, NodeInfo
 
@@ -46,13 +48,16 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lease = tonumber(ARGV[1])
 redis.call('SET', KEYS[3], ARGV[2], 'NX')
-for _, token in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - lease)) do
-  redis.call('ZREM', KEYS[1], token)
-  redis.call('HDEL', KEYS[2], token)
+local out = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - lease, 'WITHSCORES')
+for i = 1, #out, 2 do
+  redis.call('ZADD', KEYS[4], out[i + 1], out[i])
+  redis.call('ZREM', KEYS[1], out[i])
+  redis.call('HDEL', KEYS[2], out[i])
 end
 if ARGV[5] ~= '' then
   redis.call('ZREM', KEYS[1], ARGV[5])
   redis.call('HDEL', KEYS[2], ARGV[5])
+  redis.call('ZREM', KEYS[4], ARGV[5])
 end
 if ARGV[3] ~= '' then
   redis.call('ZADD', KEYS[1], now + lease, ARGV[3])
@@ -64,7 +69,7 @@ for _, token in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. latest, '+inf
   redis.call('ZADD', KEYS[1], latest, token)
 end
 for _, key in ipairs(KEYS) do
-  redis.call('PEXPIRE', key, 10 * lease)
+  redis.call('PEXPIRE', key, ARGV[6])
 end
 local nodes = {}
 local rows = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
@@ -74,7 +79,12 @@ for i = 1, #rows, 2 do
     table.insert(nodes, {rows[i], tostring(rows[i + 1] - now), info})
   end
 end
-return {redis.call('GET', KEYS[3]), nodes}
+local ended = {}
+rows = redis.call('ZRANGE', KEYS[4], 0, 99, 'WITHSCORES')
+for i = 1, #rows, 2 do
+  table.insert(ended, {rows[i], tostring(now - rows[i + 1])})
+end
+return {redis.call('GET', KEYS[3]), nodes, ended}
 """
 
 
@@ -110,8 +120,9 @@ class RedisLeases(Leases):
         self._lease_s = lease_s
         self._client: Any = None
         tag = f"{{{options.namespace}}}"
-        self._keys = (f"{tag}:nodes", f"{tag}:info", f"{tag}:epoch")
+        self._keys = (f"{tag}:nodes", f"{tag}:info", f"{tag}:epoch", f"{tag}:ended")
         self._user_prefix = f"{options.namespace}:on:"
+        self._users_prefix = f"{options.namespace}:at:"
         self._token = self._random()
         self._old_token = ""
         self._users: dict[str, None] = {}
@@ -126,6 +137,9 @@ class RedisLeases(Leases):
         self._keep_until = 0.0
         self._due = 0.0
         self._reachable = False
+        # Tokens that left users behind, and when their leases ended.
+        self._ended: dict[str, float] = {}
+        self._seeing_off: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._tried = asyncio.Event()
         self._wake = asyncio.Event()
@@ -178,13 +192,16 @@ class RedisLeases(Leases):
         if self._task is None:
             return
         self._stopping.set()
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        tasks = [task for task in (self._task, self._seeing_off) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         if self._reachable:
             with contextlib.suppress(*_Failures):
                 async with asyncio.timeout(_ANSWERED_WITHIN_S):
                     self._old_token, self._token = self._token, ""
                     await self._eval()
+                    await self._client.unlink(self._users_prefix + self._old_token)
         self._users.clear()
         with contextlib.suppress(*_Failures):
             await self._client.aclose()
@@ -237,7 +254,7 @@ class RedisLeases(Leases):
         known = self._held.keys() | self._dead
         if any(token not in known for of_user in tokens for token in of_user):
             # Of a node that came since the last renewal, or of one that is gone for long.
-            _, rows = await self._eval(read_only=True)
+            _, rows, _ = await self._eval(read_only=True)
             self._see(rows)
             if len(self._dead) > _DEAD_TOKENS:
                 self._dead.clear()
@@ -257,15 +274,22 @@ class RedisLeases(Leases):
         """Writes a part of what is owed."""
         users = list(islice(self._owed, _AT_ONCE))
         pipe = self._client.pipeline(transaction=False)
+        here = [user for user in users if user in self._users]
+        gone = [user for user in users if user not in self._users]
         for user in users:
-            key = self._user_prefix + user
             # Before it is written: who comes or leaves meanwhile is owed again.
             del self._owed[user]
-            if user in self._users:
-                pipe.sadd(key, self._token)
-                pipe.expire(key, USER_KEY_S)
-            else:
-                pipe.srem(key, self._token)
+        for user in here:
+            pipe.sadd(self._user_prefix + user, self._token)
+            pipe.expire(self._user_prefix + user, USER_KEY_S)
+        for user in gone:
+            pipe.srem(self._user_prefix + user, self._token)
+        mine = self._users_prefix + self._token
+        if here:
+            pipe.sadd(mine, *here)
+        if gone:
+            pipe.srem(mine, *gone)
+        pipe.expire(mine, USER_KEY_S)
         try:
             async with asyncio.timeout(self._options.silence_s):
                 await pipe.execute()
@@ -282,6 +306,40 @@ class RedisLeases(Leases):
             user = self._sweep.pop()
             if user in self._users:
                 self._owed[user] = None
+
+    # Those whom others have left behind
+
+    def _see_off(self, ended: Iterable[Sequence[bytes]]) -> None:
+        """Begins to see to the users of nodes whose leases have ended, unless that is under way."""
+        now = asyncio.get_running_loop().time()
+        living = self.nodes()
+        self._ended = {
+            token.decode(): now - max(float(ago_ms), 0.0) / 1000
+            for token, ago_ms in ended
+            if home_of(token.decode(), living) == self._node.node_id
+        }
+        if self._ended and (self._seeing_off is None or self._seeing_off.done()):
+            self._seeing_off = asyncio.get_running_loop().create_task(self._see_them_off())
+
+    async def _see_them_off(self) -> None:
+        try:
+            for token, at in list(self._ended.items()):
+                while users := await self._left_by(token):
+                    ago_s = asyncio.get_running_loop().time() - at
+                    await self.left_behind(users, ago_s)
+                    pipe = self._client.pipeline(transaction=False)
+                    for user in users:
+                        pipe.srem(self._user_prefix + user, token)
+                    pipe.srem(self._users_prefix + token, *users)
+                    await pipe.execute()
+                await self._client.zrem(self._keys[3], token)
+        except Exception as problem:  # noqa: BLE001 - whatever it is, the next renewal names them again
+            self.counts.failures += 1
+            log.warning("users_left_behind", cause=_cause(problem))
+
+    async def _left_by(self, token: str) -> list[str]:
+        found = await self._client.srandmember(self._users_prefix + token, _AT_ONCE)
+        return [user.decode() for user in found]
 
     # The lease
 
@@ -327,7 +385,7 @@ class RedisLeases(Leases):
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._options.silence_s):
             runs = await self._runs()
-            epoch, rows = await self._eval()
+            epoch, rows, ended = await self._eval()
         now = loop.time()
         identity = (epoch, *runs)
         late = self._renewed is not None and now - self._renewed > self._lease_s
@@ -340,9 +398,10 @@ class RedisLeases(Leases):
                 held.until = max(held.until, self._keep_until)
             self._renew_token()
             async with asyncio.timeout(self._options.silence_s):
-                epoch, rows = await self._eval()
+                epoch, rows, ended = await self._eval()
             self._identity = (epoch, *runs)
         self._see(rows)
+        self._see_off(ended)
         self._renewed = loop.time()
         self._old_token = ""
         self._reachable = True
@@ -370,9 +429,11 @@ class RedisLeases(Leases):
         except _Failures:
             return ""
 
-    async def _eval(self, *, read_only: bool = False) -> tuple[str, list[Any]]:
-        """Renews the lease unless it is only to read. Gives the epoch, and token, ms left and who of each lease."""
-        epoch, rows = await self._client.eval(
+    async def _eval(self, *, read_only: bool = False) -> tuple[str, list[Any], list[Any]]:
+        """Renews the lease unless it is only to read. Gives the epoch; token, ms left and who of each lease; token and
+        ms since of leases that ran out.
+        """
+        epoch, rows, ended = await self._client.eval(
             _RENEW,
             len(self._keys),
             *self._keys,
@@ -381,8 +442,9 @@ class RedisLeases(Leases):
             "" if read_only else self._token,
             json.dumps(asdict(self._node)),
             "" if read_only else self._old_token,
+            int(max(10 * self._lease_s, USER_KEY_S) * 1000),
         )
-        return epoch.decode(), rows
+        return epoch.decode(), rows, ended
 
     def _see(self, rows: Iterable[Sequence[bytes]]) -> None:
         now = asyncio.get_running_loop().time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
@@ -34,6 +35,7 @@ class Presence:
         self._leases = leases
         self._leaving: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        leases.left_behind = self._left_behind
 
     def user_came(self, user_id: str) -> None:
         """The first session of a user on this node has begun."""
@@ -99,6 +101,11 @@ class Presence:
         both = [log for log in await self._store.user_logs(user) if log in mine]
         rows = await self._store.memberships_of(user, both[:_SHARED_LOOKED_AT])
         return any(row.current for row in rows.values())
+
+    async def _left_behind(self, users: Sequence[str], ago_s: float) -> None:
+        """The node that users were connected to is dead. Who is connected elsewhere is seen later still."""
+        seen = self._clock.now_ms() - int(ago_s * 1000)
+        await self._store.put_presence([PresenceRow(user, last_seen_ms=seen) for user in users])
 
     def _gone(self, user: str, seen_ms: int) -> None:
         self._leaving.pop(user, None)
