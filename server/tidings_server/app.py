@@ -120,11 +120,12 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             token_warning_ms=int(settings.auth.token_warning_s * 1000),
             leases=between.leases,
             dial=None if others is None else others.links,
+            ask=None if others is None else others.links.ask,
         )
         server = RpcServer(node, settings.grpc.listen, _certificate(settings))
         if others is not None:
             # Before others hear of it.
-            await others.server.start(node.host)
+            await others.server.start(node.host, node.witness)
             stack.push_async_callback(others.server.stop)
         await node.start()
         await server.start()

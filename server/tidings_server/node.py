@@ -12,9 +12,11 @@ from dataclasses import replace
 
 import structlog
 
-from .admin.service import Admin
+from .admin.service import Admin, Ask
 from .bus.base import Bus, PagePublished
 from .codec.requests import RequestReader
+from .codec.witness import answer, question, read_answer, read_question
+from .core import admin as a
 from .core import commands as c
 from .core.clock import Clock
 from .core.ids import node_tag, uuid7
@@ -39,7 +41,7 @@ from .messaging.receipts import Receipts
 from .messaging.router import Router
 from .messaging.sequencer import Sequencer
 from .messaging.takeover import Takeover
-from .presence.base import Leases
+from .presence.base import Leases, NodeInfo
 from .presence.local import LocalLeases
 from .presence.service import Presence
 from .storage.base import Store
@@ -56,7 +58,8 @@ _CATCH_UPS_AT_ONCE = 16
 class Node:
     """Sessions and handlers over an open store and a bus.
 
-    `verify` turns a token into a principal, raising DomainError.
+    `verify` turns a token into a principal, raising DomainError. `dial` and `ask` reach other nodes; `ask` sends what
+    their `witness` takes and raises OSError.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Node:
         token_warning_ms: int = 60_000,
         leases: Leases | None = None,
         dial: Dial | None = None,
+        ask: Callable[[NodeInfo, bytes], Awaitable[bytes]] | None = None,
     ) -> None:
         self.store = store
         self.bus = bus
@@ -124,7 +128,7 @@ class Node:
         self.sequencer.set_effects(MembershipEffects(store, self.router))
         receipts = Receipts(store, self._pages, self.sequencer, bus)
         self._acks = AckBook(store, self.sequencer, bus)
-        admin = Admin(
+        self._admin = Admin(
             store,
             self.sequencer,
             self.router,
@@ -134,6 +138,7 @@ class Node:
             self.counters,
             self.trail,
             self.announce_drain,
+            None if ask is None else _asking(ask),
         )
         self.handlers = Handlers(
             self.router,
@@ -145,7 +150,7 @@ class Node:
             others={
                 c.GetPresence: self.presence.get,
                 c.SetStatus: self.presence.set_status,
-                **admin.handlers,
+                **self._admin.handlers,
             },
         )
         self._tracing: set[asyncio.Task[None]] = set()
@@ -187,6 +192,12 @@ class Node:
         elif self._address and not self.hub.draining:
             self.leases.announce(replace(self.leases.node, address=self._address))
         self.router.nodes_changed()
+
+    async def witness(self, frame: bytes) -> bytes:
+        """What this node knows of a message that an operator has asked another node about. Raises ValueError when it is
+        no question, DomainError and StoreUnavailable.
+        """
+        return answer(await self._admin.witness(read_question(frame, self.reader)))
 
     async def verify(self, token: str) -> Principal:
         """Who a token stands for. Raises DomainError."""
@@ -268,3 +279,10 @@ class Node:
                 [asyncio.ensure_future(s.outbox.finish()) for s in sessions], timeout=10
             )
         self.tracer.end(delivery)
+
+
+def _asking(ask: Callable[[NodeInfo, bytes], Awaitable[bytes]]) -> Ask:
+    async def asked(node: NodeInfo, command: a.ExplainDelivery) -> a.DeliveryExplained:
+        return read_answer(await ask(node, question(command)))
+
+    return asked

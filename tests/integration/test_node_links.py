@@ -94,6 +94,29 @@ async def test_who_does_not_know_the_key_is_not_heard(key: str) -> None:
     assert asked == []
 
 
+async def test_a_question_is_answered_to_who_knows_the_key() -> None:
+    async def witness(frame: bytes) -> bytes:
+        if frame == b"wrong":
+            raise ValueError("no question")
+        return b"told " + frame
+
+    listening = NodeServer("127.0.0.1:0", NodeSecurity(KEY))
+    await listening.start(Host(commit, 500, Counters(), NO_TRACER), witness)
+    try:
+        node = NodeInfo("there", f"127.0.0.1:{listening.port}")
+        links = NodeLinks(NodeSecurity(KEY))
+        assert await links.ask(node, b"what") == b"told what"
+        with pytest.raises(ConnectionError, match="UNAVAILABLE"):
+            await links.ask(node, b"wrong")
+        for key in ("", KEY + "x"):
+            with pytest.raises(ConnectionError, match="UNAUTHENTICATED"):
+                await NodeLinks(NodeSecurity(key)).ask(node, b"what")
+    finally:
+        await listening.stop()
+    with pytest.raises(ConnectionError):
+        await links.ask(node, b"what")
+
+
 async def test_a_node_that_is_not_there() -> None:
     async with server(NodeSecurity(KEY), commit) as node:
         pass

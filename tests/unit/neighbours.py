@@ -44,6 +44,7 @@ class Town:
             bus=bus or LocalBus(),
             leases=leases,
             dial=self._dial(name),
+            ask=self._ask,
             tracer=tracer,
         )
         self.worlds[name] = world
@@ -79,6 +80,13 @@ class Town:
             log = group_conversation_id(user, request)
             if home_of(log, self.nodes) == name:
                 return request, log
+
+    async def _ask(self, node: NodeInfo, frame: bytes) -> bytes:
+        if node.node_id in self.unreachable:
+            raise ConnectionError("nobody is there")
+        if node.node_id in self.silent:
+            await asyncio.Event().wait()
+        return await self.worlds[node.node_id].node.witness(frame)
 
     def _dial(self, caller: str) -> Dial:
         def dial(node: NodeInfo, listener: Listener) -> Link:

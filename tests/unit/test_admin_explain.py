@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.unit.world import Device, World, until
+from tests.unit.neighbours import Town
+from tests.unit.world import Device, World, refusal, settled, until
+from tidings_server.admin.service import ANSWERED_WITHIN_S
 from tidings_server.bus.base import HeadPublished
 from tidings_server.core import commands as c
 from tidings_server.core.admin import (
@@ -21,6 +23,7 @@ from tidings_server.core.admin import (
     FactState,
 )
 from tidings_server.core.admin import DeliveryStep as Step
+from tidings_server.core.entries import ConversationKind
 from tidings_server.core.ids import inbox_log
 from tidings_server.core.limits import Limits
 from tidings_server.core.principal import ADMIN_SCOPE, Principal
@@ -323,7 +326,8 @@ async def test_a_device_that_catches_up(world: World, log: str) -> None:
         written = fact(got, Step.WRITTEN, "phone")
         assert (written.state, written.cause) == (NO, FactCause.CATCHING_UP)
         assert written.seq == 1
-        assert fact(got, Step.OFFERED).cause is FactCause.NOT_FOLLOWED
+        offered = [(f.node_id, f.cause) for f in got.facts if f.step is Step.OFFERED]
+        assert offered == [("here", FactCause.NOT_FOLLOWED), ("there", FactCause.OTHER_NODE)]
     await until(lambda: bob.applied(log) == 3)
     assert (await explained(other, log, 2, "bob")).outcome is DeliveryOutcome.SENT
     await other.stop()
@@ -390,6 +394,91 @@ async def test_the_node_that_committed_is_named(world: World, log: str) -> None:
     assert published.node_id == "there"
     for each in (there, other):
         await each.stop()
+
+
+# Nodes that are asked
+
+
+@pytest.fixture
+async def town() -> AsyncIterator[Town]:
+    town = Town()
+    for name in ("one", "two", "three"):
+        await town.node(name)
+    await settled()
+    yield town
+    town.silent.clear()
+    await town.stop()
+
+
+async def there(town: Town, home: str, *users: str) -> str:
+    """A group whose home is a node."""
+    world = town.worlds["one"]
+    request, log = town.log_at(home, world, users[0])
+    command = c.CreateConversation(ConversationKind.GROUP, users[1:], "T", world.change_id(request))
+    await world.execute(users[0], command)
+    return log
+
+
+async def test_other_nodes_tell_what_they_know(town: Town) -> None:
+    one, two = town.worlds["one"], town.worlds["two"]
+    log = await there(town, "two", "alice", "bob")
+    bob = two.device("bob")
+    await bob.hello()
+    await one.post(log, "alice")
+    await until(lambda: bob.applied(log) == 2)
+    got = await explained(one, log, 2, "bob")
+    assert (got.outcome, got.node_id) == (DeliveryOutcome.SENT, "one")
+    assert FactCause.OTHER_NODE not in {f.cause for f in got.facts}
+    written = fact(got, Step.WRITTEN, "phone")
+    assert (written.state, written.node_id) == (YES, "two")
+    assert written.session_id == bob.session.id
+    assert (Step.PUBLISHED, YES, "two") in {(f.step, f.state, f.node_id) for f in got.facts}
+    offered = {f.node_id: f.state for f in got.facts if f.step is Step.OFFERED}
+    assert offered == {"one": NO, "two": YES, "three": NO}
+    assert "opened" in {note.text for note in got.notes}
+    # The other one's device, by name: what this node can't say of it is said there.
+    got = await explained(one, log, 2, "bob", "phone")
+    assert [f.node_id for f in got.facts if f.step is Step.WRITTEN and f.state is YES] == ["two"]
+    bob.send(acks=[(log, 2)])
+    await settled()
+    assert (await explained(one, log, 2, "bob")).outcome is DeliveryOutcome.DELIVERED
+
+
+async def test_a_refusal_that_another_node_remembers(town: Town) -> None:
+    one, two = town.worlds["one"], town.worlds["two"]
+    log = await there(town, "one", "alice", "bob")
+    message = two.message(log)
+    await refusal(two, "mallory", message)
+    got = await explained(one, log, message.id.text, "bob")
+    assert got.outcome is DeliveryOutcome.NOT_COMMITTED
+    refused = [f for f in got.facts if f.cause is FactCause.REFUSED]
+    assert [(f.step, f.node_id) for f in refused] == [(Step.ACCEPTED, "two")]
+    assert "mallory" in refused[0].text
+
+
+async def test_who_does_not_answer_is_named(town: Town) -> None:
+    one, two = town.worlds["one"], town.worlds["two"]
+    log = await there(town, "one", "alice", "bob")
+    bob = two.device("bob")
+    await bob.hello()
+    await one.post(log, "alice")
+    town.silent.add("two")
+    town.unreachable.add("three")
+    began = asyncio.get_running_loop().time()
+    got = await explained(one, log, 2, "bob")
+    assert asyncio.get_running_loop().time() - began <= ANSWERED_WITHIN_S
+    silent = {f.node_id for f in got.facts if f.cause is FactCause.OTHER_NODE}
+    assert silent == {"two", "three"}
+    got = await explained(one, log, one.new_id(), "bob")
+    silent = {f.node_id for f in got.facts if f.cause is FactCause.OTHER_NODE}
+    assert (got.outcome, silent) == (DeliveryOutcome.NOT_COMMITTED, {"two", "three"})
+
+
+async def test_a_question_of_garbage(world: World) -> None:
+    with pytest.raises(ValueError, match="WitnessRequest"):
+        await world.node.witness(b"\xff")
+    with pytest.raises(DomainError):
+        await world.node.witness(b"")
 
 
 # Honest about what can't be told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import count
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ from tidings_server.messaging.forwarding import Dial
 from tidings_server.messaging.proposals import Committed, PostMessage
 from tidings_server.messaging.sequencer import Sequencer
 from tidings_server.node import Node
-from tidings_server.presence.base import Leases
+from tidings_server.presence.base import Leases, NodeInfo
 from tidings_server.storage.memory import Call, Fate, Happens, MemoryDisk, MemoryStore
 from tidings_server.telemetry.tracing import NO_TRACER, Tracer
 
@@ -197,11 +197,13 @@ class World:
         bus: Bus | None = None,
         leases: Leases | None = None,
         dial: Dial | None = None,
+        ask: Callable[[NodeInfo, bytes], Awaitable[bytes]] | None = None,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self.tracer = tracer
         self.leases = leases
         self.dial = dial
+        self.ask = ask
         self.shared = shared
         self.bus = bus
         self.rng = random.Random(next(self._worlds))
@@ -225,6 +227,7 @@ class World:
             limits=self.limits,
             leases=self.leases,
             dial=self.dial,
+            ask=self.ask,
             tracer=self.tracer,
         )
 

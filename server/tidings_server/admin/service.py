@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from heapq import nsmallest
 from typing import Any
+
+import structlog
 
 from ..core import admin as a
 from ..core.ids import id_bytes, is_inbox, uuid7_time
@@ -16,22 +19,31 @@ from ..errors import DomainError, Reason, conversation_not_found, invalid
 from ..messaging.log_state import LogState
 from ..messaging.router import Router
 from ..messaging.sequencer import Sequencer
-from ..presence.base import Leases
+from ..presence.base import Leases, NodeInfo
 from ..storage.base import Head, Store
 from ..telemetry.counters import Counters
 from ..telemetry.trail import Trail
 from .evidence import Witness, other_nodes
 from .explanation import explain
+from .merging import merged
+
+log = structlog.get_logger(__name__)
 
 FOLLOWING_SHOWN = 100
 
+ASKED_AT_MOST = 64
+"""Other nodes that are asked to explain what became of an entry."""
+ANSWERED_WITHIN_S = 2.0
+
+Ask = Callable[[NodeInfo, a.ExplainDelivery], Awaitable[a.DeliveryExplained]]
 Handler = Callable[[Principal, Any], Awaitable[a.AdminResult]]
 
 
 class Admin:
     """What operators may ask of one node. Raises DomainError, and StoreUnavailable.
 
-    `drain` begins to drain this node, spreading its devices over so many milliseconds.
+    `drain` begins to drain this node, spreading its devices over so many milliseconds. `ask` asks another node what it
+    knows of an entry, and raises OSError or ValueError when it does not answer.
     """
 
     def __init__(
@@ -45,6 +57,7 @@ class Admin:
         counters: Counters,
         trail: Trail,
         drain: Callable[[int], None],
+        ask: Ask | None,
     ) -> None:
         self._store = store
         self._sequencer = sequencer
@@ -53,6 +66,7 @@ class Admin:
         self._hub = hub
         self._counters = counters
         self._drain = drain
+        self._ask = ask
         self._witness = Witness(store, sequencer, leases, hub, acks, trail)
 
     @property
@@ -138,8 +152,33 @@ class Admin:
         self._drain(command.spread_ms)
         return a.NodeDrained(me, sessions)
 
-    async def _explain(self, command: a.ExplainDelivery) -> a.DeliveryExplained:
+    async def witness(self, command: a.ExplainDelivery) -> a.DeliveryExplained:
+        """What this node alone knows and remembers, for another one whose operator has asked."""
         return explain(await self._witness.gather(command))
+
+    async def _explain(self, command: a.ExplainDelivery) -> a.DeliveryExplained:
+        nodes = self._leases.nodes()
+        others = other_nodes(self._leases)
+        answers: dict[str, a.DeliveryExplained | None] = dict.fromkeys(others)
+        asked = others[:ASKED_AT_MOST]
+        own, *told = await asyncio.gather(
+            self.witness(command), *(self._asked(nodes[node_id], command) for node_id in asked)
+        )
+        assert own is not None
+        answers.update(zip(asked, told, strict=True))
+        return merged(own, answers) if answers else own
+
+    async def _asked(
+        self, node: NodeInfo, command: a.ExplainDelivery
+    ) -> a.DeliveryExplained | None:
+        if self._ask is None or not node.address:
+            return None
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN_S):
+                return await self._ask(node, command)
+        except (OSError, ValueError) as problem:
+            log.warning("node_tells_nothing", node=node.node_id, cause=str(problem))
+            return None
 
     def _show(self, session: Session) -> a.SessionView:
         return a.SessionView(

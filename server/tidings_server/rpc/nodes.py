@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,14 +14,17 @@ import structlog
 
 from tidings.v1 import node_service_pb2
 
+from ..errors import DomainError
 from ..messaging.forwarding import Link, Listener
 from ..messaging.hosting import Host
 from ..presence.base import NodeInfo
+from ..storage.base import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
 SERVICE = node_service_pb2.DESCRIPTOR.services_by_name["NodeService"]
 _APPEND = f"/{SERVICE.full_name}/Append"
+_WITNESS = f"/{SERVICE.full_name}/Witness"
 _KEY = "tidings-node-key"
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),
@@ -34,6 +37,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 Context = grpc.aio.ServicerContext[bytes, bytes]
+Witness = Callable[[bytes], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +72,16 @@ class NodeServer:
         """Raises OSError when the address or the files can't be had."""
         self._key = security.key.encode()
         self._host: Host | None = None
+        self._witness: Witness | None = None
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(
                     SERVICE.full_name,
-                    {"Append": grpc.stream_stream_rpc_method_handler(self._append)},
+                    {
+                        "Append": grpc.stream_stream_rpc_method_handler(self._append),
+                        "Witness": grpc.unary_unary_rpc_method_handler(self._tell),
+                    },
                 ),
             )
         )
@@ -91,9 +99,10 @@ class NodeServer:
         except RuntimeError as problem:
             raise OSError(f"can't listen for other nodes on {address}") from problem
 
-    async def start(self, host: Host) -> None:
-        """Begins to serve."""
+    async def start(self, host: Host, witness: Witness | None = None) -> None:
+        """Begins to serve. `witness` raises ValueError when the bytes are no question."""
         self._host = host
+        self._witness = witness
         await self._server.start()
 
     async def stop(self) -> None:
@@ -121,6 +130,19 @@ class NodeServer:
             guest.close()
             writer.close()
 
+    async def _tell(self, frame: bytes, context: Context) -> bytes:
+        if not self._knows(context):
+            await context.abort(
+                grpc.StatusCode.UNAUTHENTICATED,
+                "The metadata does not show the key of this deployment.",
+            )
+        if self._witness is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "This node tells nothing.")
+        try:
+            return await self._witness(frame)
+        except (ValueError, DomainError, StoreUnavailable):
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "This node can't tell.")
+
     def _knows(self, context: Context) -> bool:
         if not self._key:
             return True
@@ -143,15 +165,27 @@ class NodeLinks:
 
     def __call__(self, node: NodeInfo, listener: Listener) -> Link:
         """See `Dial`."""
+        return _Link(self._channel(node), self._metadata(), listener)
+
+    async def ask(self, node: NodeInfo, frame: bytes) -> bytes:
+        """What the witness of a node tells. Raises ConnectionError."""
+        async with self._channel(node) as channel:
+            witness: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_WITNESS)
+            try:
+                return await witness(frame, metadata=self._metadata())
+            except grpc.aio.AioRpcError as problem:
+                raise ConnectionError(f"{problem.code().name}: {problem.details()}") from None
+
+    def _channel(self, node: NodeInfo) -> grpc.aio.Channel:
         options: list[tuple[str, int | str]] = list(_OPTIONS)
         if self._credentials is None:
-            channel = grpc.aio.insecure_channel(node.address, options=options)
-        else:
-            if self._security.server_name:
-                options.append(("grpc.ssl_target_name_override", self._security.server_name))
-            channel = grpc.aio.secure_channel(node.address, self._credentials, options=options)
-        metadata = ((_KEY, self._security.key),) if self._security.key else ()
-        return _Link(channel, metadata, listener)
+            return grpc.aio.insecure_channel(node.address, options=options)
+        if self._security.server_name:
+            options.append(("grpc.ssl_target_name_override", self._security.server_name))
+        return grpc.aio.secure_channel(node.address, self._credentials, options=options)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return ((_KEY, self._security.key),) if self._security.key else ()
 
 
 class _Writable(Protocol):

@@ -952,7 +952,9 @@ class ExplainDeliveryResponse(_message.Message):
     head_seq: _builtins.int
     """The newest position of the log when it was looked at."""
     node_id: _builtins.str
-    """The node that answered, whose memory the facts of source TRACE and SESSION come from."""
+    """The node that answered. Facts of source TRACE and SESSION come from its memory, or from that of the node that the fact names: it
+    asks the other nodes, for two seconds. Those that did not answer are named by facts with the cause OTHER_NODE.
+    """
     @_builtins.property
     def facts(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeliveryFact]:
         """What is known and what is not, along the message's way."""
@@ -963,8 +965,8 @@ class ExplainDeliveryResponse(_message.Message):
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionNote]:
-        """What happened lately to the user's sessions at that node, as far as it concerns the log, the oldest first: at most the last 50
-        things that it remembers. Empty when the entry is not in the log, or not for the user.
+        """What happened lately to the user's sessions at the nodes that answered, as far as it concerns the log, by the nodes' clocks, the
+        oldest first: at most the last 50 things that are remembered. Empty when the entry is not in the log, or not for the user.
         """
 
     def __init__(

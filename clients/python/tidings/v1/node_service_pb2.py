@@ -23,25 +23,30 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from tidings.v1 import admin_service_pb2 as tidings_dot_v1_dot_admin__service__pb2
 from tidings.v1 import entry_pb2 as tidings_dot_v1_dot_entry__pb2
 from tidings.v1 import error_pb2 as tidings_dot_v1_dot_error__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtidings/v1/node_service.proto\x12\ntidings.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16tidings/v1/entry.proto\x1a\x16tidings/v1/error.proto\"F\n\rAppendRequest\x12\x35\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1b.tidings.v1.ForwardedChangeR\x07\x63hanges\"\x9e\x01\n\x0f\x46orwardedChange\x12\x16\n\x06number\x18\x01 \x01(\x04R\x06number\x12\'\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x11.tidings.v1.EntryR\x05\x65ntry\x12(\n\x10\x61\x66ter_message_id\x18\x03 \x01(\tR\x0e\x61\x66terMessageId\x12 \n\x0btraceparent\x18\x04 \x01(\tR\x0btraceparent\"G\n\x0e\x41ppendResponse\x12\x35\n\x08outcomes\x18\x01 \x03(\x0b\x32\x19.tidings.v1.AppendOutcomeR\x08outcomes\"\x9f\x01\n\rAppendOutcome\x12\x16\n\x06number\x18\x01 \x01(\x04R\x06number\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seq\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\'\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x11.tidings.v1.ErrorR\x05\x65rror2R\n\x0bNodeService\x12\x43\n\x06\x41ppend\x12\x19.tidings.v1.AppendRequest\x1a\x1a.tidings.v1.AppendResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtidings/v1/node_service.proto\x12\ntidings.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etidings/v1/admin_service.proto\x1a\x16tidings/v1/entry.proto\x1a\x16tidings/v1/error.proto\"P\n\x0eWitnessRequest\x12>\n\x08question\x18\x01 \x01(\x0b\x32\".tidings.v1.ExplainDeliveryRequestR\x08question\"N\n\x0fWitnessResponse\x12;\n\x06\x61nswer\x18\x01 \x01(\x0b\x32#.tidings.v1.ExplainDeliveryResponseR\x06\x61nswer\"F\n\rAppendRequest\x12\x35\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1b.tidings.v1.ForwardedChangeR\x07\x63hanges\"\x9e\x01\n\x0f\x46orwardedChange\x12\x16\n\x06number\x18\x01 \x01(\x04R\x06number\x12\'\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x11.tidings.v1.EntryR\x05\x65ntry\x12(\n\x10\x61\x66ter_message_id\x18\x03 \x01(\tR\x0e\x61\x66terMessageId\x12 \n\x0btraceparent\x18\x04 \x01(\tR\x0btraceparent\"G\n\x0e\x41ppendResponse\x12\x35\n\x08outcomes\x18\x01 \x03(\x0b\x32\x19.tidings.v1.AppendOutcomeR\x08outcomes\"\x9f\x01\n\rAppendOutcome\x12\x16\n\x06number\x18\x01 \x01(\x04R\x06number\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seq\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\'\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x11.tidings.v1.ErrorR\x05\x65rror2\x96\x01\n\x0bNodeService\x12\x43\n\x06\x41ppend\x12\x19.tidings.v1.AppendRequest\x1a\x1a.tidings.v1.AppendResponse(\x01\x30\x01\x12\x42\n\x07Witness\x12\x1a.tidings.v1.WitnessRequest\x1a\x1b.tidings.v1.WitnessResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidings.v1.node_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APPENDREQUEST']._serialized_start=126
-  _globals['_APPENDREQUEST']._serialized_end=196
-  _globals['_FORWARDEDCHANGE']._serialized_start=199
-  _globals['_FORWARDEDCHANGE']._serialized_end=357
-  _globals['_APPENDRESPONSE']._serialized_start=359
-  _globals['_APPENDRESPONSE']._serialized_end=430
-  _globals['_APPENDOUTCOME']._serialized_start=433
-  _globals['_APPENDOUTCOME']._serialized_end=592
-  _globals['_NODESERVICE']._serialized_start=594
-  _globals['_NODESERVICE']._serialized_end=676
+  _globals['_WITNESSREQUEST']._serialized_start=158
+  _globals['_WITNESSREQUEST']._serialized_end=238
+  _globals['_WITNESSRESPONSE']._serialized_start=240
+  _globals['_WITNESSRESPONSE']._serialized_end=318
+  _globals['_APPENDREQUEST']._serialized_start=320
+  _globals['_APPENDREQUEST']._serialized_end=390
+  _globals['_FORWARDEDCHANGE']._serialized_start=393
+  _globals['_FORWARDEDCHANGE']._serialized_end=551
+  _globals['_APPENDRESPONSE']._serialized_start=553
+  _globals['_APPENDRESPONSE']._serialized_end=624
+  _globals['_APPENDOUTCOME']._serialized_start=627
+  _globals['_APPENDOUTCOME']._serialized_end=786
+  _globals['_NODESERVICE']._serialized_start=789
+  _globals['_NODESERVICE']._serialized_end=939
 # @@protoc_insertion_point(module_scope)

@@ -41,6 +41,11 @@ class NodeServiceStub:
                 request_serializer=tidings_dot_v1_dot_node__service__pb2.AppendRequest.SerializeToString,
                 response_deserializer=tidings_dot_v1_dot_node__service__pb2.AppendResponse.FromString,
                 _registered_method=True)
+        self.Witness = channel.unary_unary(
+                '/tidings.v1.NodeService/Witness',
+                request_serializer=tidings_dot_v1_dot_node__service__pb2.WitnessRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_node__service__pb2.WitnessResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -58,6 +63,14 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Witness(self, request, context):
+        """Witness tells what this node itself knows and remembers of a message on its way to a user. It asks no other node. The node that
+        an operator has asked for an explanation asks the others so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -65,6 +78,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.Append,
                     request_deserializer=tidings_dot_v1_dot_node__service__pb2.AppendRequest.FromString,
                     response_serializer=tidings_dot_v1_dot_node__service__pb2.AppendResponse.SerializeToString,
+            ),
+            'Witness': grpc.unary_unary_rpc_method_handler(
+                    servicer.Witness,
+                    request_deserializer=tidings_dot_v1_dot_node__service__pb2.WitnessRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_node__service__pb2.WitnessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -96,6 +114,33 @@ class NodeService:
             '/tidings.v1.NodeService/Append',
             tidings_dot_v1_dot_node__service__pb2.AppendRequest.SerializeToString,
             tidings_dot_v1_dot_node__service__pb2.AppendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Witness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.NodeService/Witness',
+            tidings_dot_v1_dot_node__service__pb2.WitnessRequest.SerializeToString,
+            tidings_dot_v1_dot_node__service__pb2.WitnessResponse.FromString,
             options,
             channel_credentials,
             insecure,

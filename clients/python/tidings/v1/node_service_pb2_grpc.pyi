@@ -41,6 +41,10 @@ class NodeServiceStub:
     that a caller can tell a home that is busy from one that is gone. When the stream ends, the outcome of the changes that
     have none yet is unknown.
     """
+    Witness: _grpc.UnaryUnaryMultiCallable[_node_service_pb2.WitnessRequest, _node_service_pb2.WitnessResponse]
+    """Witness tells what this node itself knows and remembers of a message on its way to a user. It asks no other node. The node that
+    an operator has asked for an explanation asks the others so.
+    """
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
@@ -54,6 +58,10 @@ class NodeServiceAsyncStub(NodeServiceStub):
     Its first frame is empty and says that it is there; an empty frame from the caller is answered by an empty one at once, so
     that a caller can tell a home that is busy from one that is gone. When the stream ends, the outcome of the changes that
     have none yet is unknown.
+    """
+    Witness: _aio.UnaryUnaryMultiCallable[_node_service_pb2.WitnessRequest, _node_service_pb2.WitnessResponse]  # type: ignore[assignment]
+    """Witness tells what this node itself knows and remembers of a message on its way to a user. It asks no other node. The node that
+    an operator has asked for an explanation asks the others so.
     """
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -71,6 +79,16 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         Its first frame is empty and says that it is there; an empty frame from the caller is answered by an empty one at once, so
         that a caller can tell a home that is busy from one that is gone. When the stream ends, the outcome of the changes that
         have none yet is unknown.
+        """
+
+    @_abc_1.abstractmethod
+    def Witness(
+        self,
+        request: _node_service_pb2.WitnessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_service_pb2.WitnessResponse, _abc.Awaitable[_node_service_pb2.WitnessResponse]]:
+        """Witness tells what this node itself knows and remembers of a message on its way to a user. It asks no other node. The node that
+        an operator has asked for an explanation asks the others so.
         """
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
