@@ -184,6 +184,31 @@ async def test_a_bus_that_was_renewed(world: World, log: str) -> None:
     await level(bob, log, 2)
 
 
+async def test_a_bus_that_comes_and_goes_while_the_store_is_away(world: World, log: str) -> None:
+    bob = world.device("bob")
+    await bob.hello()
+    world.node.bus.on_publication, on_publication = (
+        lambda _: None,
+        world.node.bus.on_publication,
+    )
+    await world.post(log, "alice", "lost")
+    world.script.always["heads"] = Fate(Happens.REFUSED)
+    with capture_logs():
+        for _ in range(100):
+            world.node.bus.on_resync()
+            await asyncio.sleep(1)
+    assert len(bob.session._tasks) <= 1
+    # One that comes while the heads are read is not taken for answered by them.
+    world.script.always["heads"] = Fate(after=0.5)
+    await asyncio.sleep(0.7)
+    await world.post(log, "alice", "lost too")
+    world.node.bus.on_resync()
+    world.node.bus.on_publication = on_publication
+    await level(bob, log, 3)
+    await settled()
+    assert not bob.session._tasks
+
+
 async def test_a_bus_that_was_renewed_during_a_sync(world: World, log: str) -> None:
     await world.post(log, "alice", "clears what is pending")
     world.script.always["memberships_of"] = Fate(before=0.2)

@@ -81,6 +81,7 @@ class Session:
         self._joining: dict[str, int] = {}
         self._following: list[str] = []
         self._resyncs = 0
+        self._rechecking = False
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._expiry = Expiry(
             services.clock,
@@ -249,7 +250,7 @@ class Session:
         """
         # Whoever is about to join a log may have read its head before: it reads it again.
         self._resyncs += 1
-        self._spawn(self._recheck())
+        self._recheck_soon()
 
     def going_away(self, delay_ms: int) -> None:
         """The server is about to stop."""
@@ -434,7 +435,7 @@ class Session:
                 self._catch_up.lag(position)
         self._synced()
         if resyncs != self._resyncs:
-            self._spawn(self._recheck())
+            self._recheck_soon()
 
     async def _plan(self, hello: c.Hello) -> SyncPlan:
         """Where the session starts, as soon as the store can tell."""
@@ -468,7 +469,22 @@ class Session:
             self.outbox.put(events.sync_complete_event(len(self.positions)))
             self._tell_answered()
 
+    def _recheck_soon(self) -> None:
+        # While the bus comes and goes and the store is away, one waits for all.
+        if not self._rechecking:
+            self._rechecking = True
+            self._spawn(self._recheck())
+
     async def _recheck(self) -> None:
+        try:
+            seen = -1
+            while seen != self._resyncs:
+                seen = self._resyncs
+                await self._recheck_once()
+        finally:
+            self._rechecking = False
+
+    async def _recheck_once(self) -> None:
         heads = None
         while heads is None:
             try:
