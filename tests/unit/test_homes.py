@@ -301,6 +301,23 @@ async def test_stopping_waits_for_what_others_decide(town: Town) -> None:
     assert result.send_message.seq == 2
 
 
+async def test_a_node_that_stops_makes_no_links_anew(town: Town) -> None:
+    """Leases are given back after the router is closed, and nodes come and go meanwhile."""
+    one = town.worlds["one"]
+    stop = one.node.leases.stop
+
+    async def told_meanwhile() -> None:
+        await town.node("three")
+        await settled()
+        assert not [link for link in town.links if link.caller == "one"]
+        await stop()
+
+    one.node.leases.stop = told_meanwhile  # type: ignore[method-assign]
+    await one.stop()
+    town.gone("one")
+    del town.worlds["one"]
+
+
 async def test_a_node_whose_store_fails_offers_no_home(town: Town) -> None:
     one, two = town.worlds.values()
     log = await group_at(town, "two", one)

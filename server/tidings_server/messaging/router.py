@@ -36,6 +36,7 @@ class Router:
         self._dial = dial
         self._counters = counters
         self._tracer = tracer
+        self._closed = False
         self._peers: dict[str, Peer] = {}
         self._retired: list[Peer] = []
         self._homes: OrderedDict[str, Peer | None] = OrderedDict()
@@ -50,7 +51,7 @@ class Router:
 
     def nodes_changed(self) -> None:
         """Nodes came or went, or can be the home of logs no longer, or again."""
-        if self._dial is None:
+        if self._dial is None or self._closed:
             return
         nodes = {
             node_id: node
@@ -89,7 +90,8 @@ class Router:
             await asyncio.sleep(0.005)
 
     def close(self) -> None:
-        """Lets go of the other nodes. What they have not decided is decided here."""
+        """Lets go of the other nodes, for good. What they have not decided is decided here."""
+        self._closed = True
         peers = [*self._peers.values(), *self._retired]
         self._peers.clear()
         self._retired.clear()
