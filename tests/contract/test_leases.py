@@ -56,8 +56,12 @@ class RedisLeaseNet(LeaseNet):
         assert isinstance(leases, RedisLeases)
         self._started.remove(leases)
         assert leases._task is not None
-        leases._task.cancel()
-        await asyncio.wait([leases._task])
+        # The client may take a cancellation for an answer that did not come.
+        leases._stopping.set()
+        tasks = [task for task in (leases._task, leases._seeing_off) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await leases._client.aclose()
 
     async def close(self) -> None:

@@ -325,6 +325,9 @@ class RedisLeases(Leases):
         try:
             for token, at in list(self._ended.items()):
                 while users := await self._left_by(token):
+                    # The client may have taken the cancellation for an answer that did not come.
+                    if self._stopping.is_set():
+                        return
                     ago_s = asyncio.get_running_loop().time() - at
                     await self.left_behind(users, ago_s)
                     pipe = self._client.pipeline(transaction=False)
