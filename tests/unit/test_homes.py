@@ -59,7 +59,7 @@ def commits(town: Town) -> tuple[int, int]:
 
 async def test_the_hash_moves_only_what_must_move() -> None:
     rng = random.Random(1)
-    logs = [f"{rng.getrandbits(128):032x}" for _ in range(1300)]
+    logs = [f"{rng.getrandbits(128):032x}" for _ in range(3000)]
     nodes = ["a", "b", "c"]
     before = {log: home_of(log, nodes) for log in logs}
     assert all(before[log] == home_of(log, reversed(nodes)) for log in logs)
