@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
@@ -17,7 +18,9 @@ from tidings_server.storage.base import (
     Append,
     CursorRow,
     Outcome,
+    OverlayRow,
     PresenceRow,
+    ReactionRow,
     Receipt,
     Store,
 )
@@ -51,6 +54,24 @@ puts = st.one_of(
         logs,
         st.lists(
             st.builds(membership, users, st.integers(1, 9), current=st.booleans()), max_size=4
+        ),
+    ),
+    st.tuples(
+        st.just("put_overlays"),
+        logs,
+        st.lists(
+            st.builds(
+                OverlayRow, positions.map(lambda seq: seq or 1), small, st.binary(max_size=9)
+            ),
+            max_size=4,
+        ),
+    ),
+    st.tuples(
+        st.just("put_reactions"),
+        logs,
+        st.lists(
+            st.builds(ReactionRow, small, users, small, st.sampled_from(["", "👍", "x"])),
+            max_size=4,
         ),
     ),
     st.tuples(st.just("put_user_logs"), logs, st.lists(users, max_size=4)),
@@ -240,6 +261,27 @@ class StoreMachine(RuleBasedStateMachine):
         receipts = run(store.list_receipts(log, after_user=after, limit=limit))
         assert receipts == oracle.list_receipts(log, after, limit)
 
+    @rule(log=logs, at=st.integers(0, 500), late=st.integers(0, 2), size=sizes)
+    def rewrite(self, log: str, at: int, late: int, size: int) -> None:
+        """Some page gets another body, or was rewritten by somebody else before."""
+        pages = self.oracle.read_back(log, NEVER, NEVER)[:500]
+        if pages:
+            stored = pages[at % len(pages)]
+            wanted = replace(stored, rev=stored.rev + 1 - late, body=b"r" * size)
+            if wanted.rev:
+                done = self.run(self.store.rewrite(log, wanted))
+                assert done == self.oracle.rewrite(log, wanted)
+
+    @rule(log=logs, first=positions, last=positions, user=users, some=st.lists(small), limit=small)
+    def read_messages(
+        self, log: str, first: int, last: int, user: str, some: list[int], limit: int
+    ) -> None:
+        run, store, oracle = self.run, self.store, self.oracle
+        assert run(store.overlays(log, first, last)) == oracle.overlays(log, first, last)
+        assert run(store.reactions_of(log, user, some)) == oracle.reactions_of(log, user, some)
+        listed = run(store.list_reactions(log, limit, after_user=user, limit=limit))
+        assert listed == oracle.list_reactions(log, limit, user, limit)
+
     @rule(user=users, some=st.lists(logs))
     def read_user(self, user: str, some: list[str]) -> None:
         run, store, oracle = self.run, self.store, self.oracle
@@ -281,6 +323,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert run(store.intent_rounds(node)) == oracle.intent_rounds(node)
         for log in LOGS:
             assert run(store.memberships(log, USERS)) == oracle.memberships(log, USERS)
+            assert run(store.overlays(log, 0, 30_000)) == oracle.overlays(log, 0, 30_000)
         for user in USERS:
             assert sorted(run(store.user_logs(user))) == sorted(oracle.user_logs(user))
             assert run(store.receipts_of(user, LOGS)) == oracle.receipts_of(user, LOGS)

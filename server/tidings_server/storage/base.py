@@ -177,6 +177,25 @@ class PresenceRow:
     status_text: str = ""
 
 
+@record(frozen=True, slots=True)
+class OverlayRow:
+    """What later entries made of the message at `seq`, folded up to position `as_of`, as opaque bytes."""
+
+    seq: int
+    as_of: int
+    body: bytes
+
+
+@record(frozen=True, slots=True)
+class ReactionRow:
+    """A user's reaction to the message at `seq`, empty when it was taken back, set at position `as_of`."""
+
+    seq: int
+    user_id: str
+    as_of: int
+    reaction: str
+
+
 class Store(ABC):
     """A store of logs, memberships, registers and presence. One instance serves one event loop."""
 
@@ -288,6 +307,42 @@ class Store(ABC):
         """The ids of the newest `max_pages` pages that begin before `before` and are recent enough.
 
         Those have a stamp of at least `min_stamp`. Descending. Cheap: bodies are not read.
+        """
+
+    @abstractmethod
+    async def rewrite(self, log: str, page: Page) -> bool:
+        """Replaces the body of a page, if its stored revision is the one before `page.rev`.
+
+        Nothing else of the page changes. Returns whether the stored page has this revision and body now; so a
+        rewriting that was answered with StoreUnavailable, and may or may not have been done, can be asked for again.
+        """
+
+    # What became of messages
+
+    @abstractmethod
+    async def put_overlays(self, log: str, rows: Sequence[OverlayRow]) -> None:
+        """Writes overlays of messages. For each message the larger `as_of` wins."""
+
+    @abstractmethod
+    async def overlays(self, log: str, first: int, last: int) -> list[OverlayRow]:
+        """The overlays of the messages at the positions `first .. last`, ascending; most messages have none."""
+
+    @abstractmethod
+    async def put_reactions(self, log: str, rows: Sequence[ReactionRow]) -> None:
+        """Writes reactions. For each (message, user) the larger `as_of` wins."""
+
+    @abstractmethod
+    async def reactions_of(
+        self, log: str, user_id: str, seqs: Sequence[int]
+    ) -> dict[int, ReactionRow]:
+        """The rows of a user for these messages, by position; those without one are left out."""
+
+    @abstractmethod
+    async def list_reactions(
+        self, log: str, seq: int, *, after_user: str, limit: int
+    ) -> list[ReactionRow]:
+        """The first `limit` rows for a message whose user id is greater than `after_user`, in code point order,
+        without those that were taken back.
         """
 
     # Intents

@@ -15,8 +15,10 @@ from tidings_server.storage.base import (
     CursorRow,
     Head,
     Outcome,
+    OverlayRow,
     PageIds,
     PresenceRow,
+    ReactionRow,
     Receipt,
     Snapshot,
 )
@@ -50,6 +52,8 @@ class MemoryDisk:
         self._receipts: dict[str, dict[str, Receipt]] = {}
         self._presence: dict[str, PresenceRow] = {}
         self._intents: dict[str, dict[int, set[str]]] = {}
+        self._overlays: dict[str, dict[int, OverlayRow]] = {}
+        self._reactions: dict[tuple[str, int], dict[str, ReactionRow]] = {}
 
     def backup(self) -> MemoryDisk:
         """A copy as of now; a store opened on it is another incarnation."""
@@ -117,6 +121,42 @@ class MemoryDisk:
 
     def _pages(self, log: str) -> list[Page]:
         return self._logs[log].pages if log in self._logs else []
+
+    def rewrite(self, log: str, page: Page) -> bool:
+        pages = self._pages(log)
+        for at, stored in enumerate(pages):
+            if stored.first_seq == page.first_seq:
+                if stored.rev == page.rev - 1:
+                    pages[at] = replace(stored, rev=page.rev, body=page.body)
+                return (pages[at].rev, pages[at].body) == (page.rev, page.body)
+        return False
+
+    # What became of messages
+
+    def put_overlays(self, log: str, rows: Sequence[OverlayRow]) -> None:
+        stored = self._overlays.setdefault(log, {})
+        for row in rows:
+            if row.seq not in stored or row.as_of > stored[row.seq].as_of:
+                stored[row.seq] = row
+
+    def overlays(self, log: str, first: int, last: int) -> list[OverlayRow]:
+        stored = self._overlays.get(log, {})
+        return [stored[seq] for seq in sorted(stored) if first <= seq <= last]
+
+    def put_reactions(self, log: str, rows: Sequence[ReactionRow]) -> None:
+        for row in rows:
+            stored = self._reactions.setdefault((log, row.seq), {})
+            if row.user_id not in stored or row.as_of > stored[row.user_id].as_of:
+                stored[row.user_id] = row
+
+    def reactions_of(self, log: str, user_id: str, seqs: Sequence[int]) -> dict[int, ReactionRow]:
+        rows = {seq: self._reactions.get((log, seq), {}).get(user_id) for seq in seqs}
+        return {seq: row for seq, row in rows.items() if row is not None}
+
+    def list_reactions(self, log: str, seq: int, after_user: str, limit: int) -> list[ReactionRow]:
+        stored = self._reactions.get((log, seq), {})
+        found = [stored[user] for user in sorted(stored) if user > after_user]
+        return [row for row in found if row.reaction][:limit]
 
     # Intents
 

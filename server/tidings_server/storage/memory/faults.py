@@ -18,7 +18,7 @@ class Call:
     @property
     def is_write(self) -> bool:
         """Whether it changes something."""
-        return self.method == "append" or self.method.startswith(("put_", "clear_"))
+        return self.method in ("append", "rewrite") or self.method.startswith(("put_", "clear_"))
 
 
 class Happens(Enum):

@@ -15,8 +15,10 @@ from tidings_server.storage.base import (
     CursorRow,
     Head,
     Outcome,
+    OverlayRow,
     PageIds,
     PresenceRow,
+    ReactionRow,
     Receipt,
     Snapshot,
     Store,
@@ -125,6 +127,35 @@ class MemoryStore(Store):
     ) -> list[PageIds]:
         return await self._call(
             "read_ids", log, partial(self._disk.read_ids, log, before, min_stamp, max_pages)
+        )
+
+    async def rewrite(self, log: str, page: Page) -> bool:
+        return await self._call("rewrite", log, partial(self._disk.rewrite, log, page))
+
+    # What became of messages
+
+    async def put_overlays(self, log: str, rows: Sequence[OverlayRow]) -> None:
+        await self._call("put_overlays", log, partial(self._disk.put_overlays, log, tuple(rows)))
+
+    async def overlays(self, log: str, first: int, last: int) -> list[OverlayRow]:
+        return await self._call("overlays", log, partial(self._disk.overlays, log, first, last))
+
+    async def put_reactions(self, log: str, rows: Sequence[ReactionRow]) -> None:
+        await self._call("put_reactions", log, partial(self._disk.put_reactions, log, tuple(rows)))
+
+    async def reactions_of(
+        self, log: str, user_id: str, seqs: Sequence[int]
+    ) -> dict[int, ReactionRow]:
+        asked = tuple(seqs)
+        return await self._call(
+            "reactions_of", log, partial(self._disk.reactions_of, log, user_id, asked)
+        )
+
+    async def list_reactions(
+        self, log: str, seq: int, *, after_user: str, limit: int
+    ) -> list[ReactionRow]:
+        return await self._call(
+            "list_reactions", log, partial(self._disk.list_reactions, log, seq, after_user, limit)
         )
 
     # Intents

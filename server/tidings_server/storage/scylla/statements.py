@@ -46,6 +46,20 @@ _TEXTS = {
     "pages_at": f"SELECT {_PAGE} {_PAGES} AND seq IN ?",
     "ids_back": f"SELECT seq, stamp, ids {_PAGES} AND seq <= ? ORDER BY kind DESC, seq DESC LIMIT ?",
     "marks": "SELECT seq, flags FROM log WHERE log = ? AND bucket = ? AND kind = 3 AND seq > ? LIMIT ?",
+    "rewrite": "UPDATE log SET body = ?, rev = ?"
+    " WHERE log = ? AND bucket = ? AND kind = 1 AND seq = ? IF rev = ?",
+    "put_overlay": "UPDATE overlay USING TIMESTAMP ? SET as_of = ?, body = ?"
+    " WHERE log = ? AND bucket = ? AND seq = ?",
+    "overlays_at": "SELECT seq, as_of FROM overlay WHERE log = ? AND bucket = ? AND seq IN ?",
+    "overlays": "SELECT seq, as_of, body FROM overlay WHERE log = ? AND bucket = ? AND seq >= ? AND seq <= ?",
+    "put_reaction": "UPDATE reaction USING TIMESTAMP ? SET as_of = ?, reaction = ?"
+    " WHERE log = ? AND bucket = ? AND seq = ? AND user_id = ?",
+    "reactions_by": "SELECT seq, user_id, as_of FROM reaction"
+    " WHERE log = ? AND bucket = ? AND seq = ? AND user_id IN ?",
+    "reactions_of": "SELECT seq, user_id, as_of, reaction FROM reaction"
+    " WHERE log = ? AND bucket = ? AND seq IN ? AND user_id = ?",
+    "list_reactions": "SELECT seq, user_id, as_of, reaction FROM reaction"
+    " WHERE log = ? AND bucket = ? AND seq = ? AND user_id > ? LIMIT ?",
     "put_membership": "UPDATE membership USING TIMESTAMP ? SET as_of = ?, role = ?, is_current = ?, intervals = ?"
     " WHERE log = ? AND user_id = ?",
     "put_membership_of_user": "UPDATE membership_of_user USING TIMESTAMP ? SET as_of = ?, role = ?, intervals = ?"
@@ -83,7 +97,7 @@ _TEXTS = {
     "probe": "INSERT INTO probe (id) VALUES (?) IF NOT EXISTS USING TTL 60",
 }
 _TABLE = re.compile(r"\b(FROM|UPDATE|INTO) (\w+)")
-_NOT_REPEATABLE = frozenset({"move_head", "make_head", "page", "mark", "probe"})
+_NOT_REPEATABLE = frozenset({"move_head", "make_head", "page", "mark", "rewrite", "probe"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +118,14 @@ class Statements:
     pages_at: PreparedStatement
     ids_back: PreparedStatement
     marks: PreparedStatement
+    rewrite: PreparedStatement
+    put_overlay: PreparedStatement
+    overlays_at: PreparedStatement
+    overlays: PreparedStatement
+    put_reaction: PreparedStatement
+    reactions_by: PreparedStatement
+    reactions_of: PreparedStatement
+    list_reactions: PreparedStatement
     put_membership: PreparedStatement
     put_membership_of_user: PreparedStatement
     memberships: PreparedStatement

@@ -16,8 +16,10 @@ from tidings_server.storage.base import (
     CursorRow,
     Head,
     Outcome,
+    OverlayRow,
     PageIds,
     PresenceRow,
+    ReactionRow,
     Receipt,
     Snapshot,
     Store,
@@ -32,6 +34,7 @@ from tidings_server.storage.scylla.heads import Heads
 from tidings_server.storage.scylla.history import History, read_history
 from tidings_server.storage.scylla.intents import Intents
 from tidings_server.storage.scylla.logs import Logs
+from tidings_server.storage.scylla.messages import Messages
 from tidings_server.storage.scylla.options import ScyllaOptions
 from tidings_server.storage.scylla.registers import Registers
 from tidings_server.storage.scylla.schema import migrate
@@ -58,6 +61,7 @@ class _Parts:
     heads: Heads
     appender: Appender
     logs: Logs
+    messages: Messages
     registers: Registers
     intents: Intents
 
@@ -117,12 +121,14 @@ class ScyllaStore(Store):
         )
         statements = opened.statements
         heads = Heads(courier, statements, remembered=self._options.known_buckets)
+        logs = Logs(courier, statements, heads)
         return _Parts(
             courier,
             statements,
             heads,
             Appender(courier, statements, heads, self.counters, self._spawn),
-            Logs(courier, statements, heads),
+            logs,
+            Messages(courier, statements, logs, self._spawn),
             Registers(courier, statements, self._spawn),
             Intents(courier, statements),
         )
@@ -194,6 +200,32 @@ class ScyllaStore(Store):
         self, log: str, *, before: int, min_stamp: int, max_pages: int
     ) -> list[PageIds]:
         return await self._open.logs.read_ids(log, before, min_stamp, max_pages)
+
+    async def rewrite(self, log: str, page: Page) -> bool:
+        return await self._finish(self._open.messages.rewrite(log, page))
+
+    # What became of messages
+
+    async def put_overlays(self, log: str, rows: Sequence[OverlayRow]) -> None:
+        self.counters.puts += len(rows)
+        await self._finish(self._open.messages.put_overlays(log, tuple(rows)))
+
+    async def overlays(self, log: str, first: int, last: int) -> list[OverlayRow]:
+        return await self._open.messages.overlays(log, first, last)
+
+    async def put_reactions(self, log: str, rows: Sequence[ReactionRow]) -> None:
+        self.counters.puts += len(rows)
+        await self._finish(self._open.messages.put_reactions(log, tuple(rows)))
+
+    async def reactions_of(
+        self, log: str, user_id: str, seqs: Sequence[int]
+    ) -> dict[int, ReactionRow]:
+        return await self._open.messages.reactions_of(log, user_id, seqs)
+
+    async def list_reactions(
+        self, log: str, seq: int, *, after_user: str, limit: int
+    ) -> list[ReactionRow]:
+        return await self._open.messages.list_reactions(log, seq, after_user, limit)
 
     # Intents
 
@@ -274,8 +306,8 @@ class ScyllaStore(Store):
             raise StoreUnavailable("the store is closed")
         return self._parts
 
-    async def _finish(self, writing: Coroutine[Any, Any, None]) -> None:
-        await asyncio.shield(self._spawn(writing))
+    async def _finish(self, writing: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.shield(self._spawn(writing))
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)

@@ -39,6 +39,8 @@ def connect(options: SqliteOptions, *, writable: bool) -> apsw.Connection:
             if mode != "wal":
                 raise apsw.CantOpenError(f"no write-ahead log is possible here, only {mode}")
             db.pragma("synchronous", "full")
+            # What was erased is overwritten, where SQLite would only mark its place as free.
+            db.pragma("secure_delete", True)
         else:
             db.pragma("query_only", True)
             # SQLite opens the file and the write-ahead log with the first read.

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,15 @@ import apsw
 
 from tidings_server.core.memberships import Membership
 from tidings_server.core.pages import BUCKET_SIZE, Page
-from tidings_server.storage.base import Head, PageIds, PresenceRow, Receipt, Snapshot
+from tidings_server.storage.base import (
+    Head,
+    OverlayRow,
+    PageIds,
+    PresenceRow,
+    ReactionRow,
+    Receipt,
+    Snapshot,
+)
 from tidings_server.storage.columns import load_membership, load_positions
 
 _PAGE = "first_seq, count, stamp, ordinal, commit_id, ids, flags, body, rev"
@@ -71,6 +80,18 @@ WHERE log = ? AND user_id > ? ORDER BY user_id LIMIT ?
 _PRESENCE = """
 SELECT p.user_id, p.last_seen_ms, p.status_ms, p.availability, p.status_text
 FROM carray(?) AS asked CROSS JOIN presence AS p ON p.user_id = asked.value
+"""
+_OVERLAYS = """
+SELECT seq, as_of, body FROM overlay WHERE log = ? AND seq >= ? AND seq <= ? ORDER BY seq
+"""
+_REACTIONS_OF = """
+SELECT r.seq, r.user_id, r.as_of, r.reaction
+FROM carray(?3) AS asked CROSS JOIN reaction AS r
+    ON r.log = ?1 AND r.seq = asked.value AND r.user_id = ?2
+"""
+_LIST_REACTIONS = """
+SELECT seq, user_id, as_of, reaction FROM reaction
+WHERE log = ? AND seq = ? AND user_id > ? AND reaction <> '' ORDER BY user_id LIMIT ?
 """
 _INTENTS = "SELECT log FROM intent WHERE node_id = ? AND round = ? AND log > ? ORDER BY log LIMIT ?"
 
@@ -141,6 +162,28 @@ def intent_rounds(db: apsw.Connection, node_id: str) -> list[int]:
 def intents(db: apsw.Connection, node_id: str, round_: int, after: str, limit: int) -> list[str]:
     """The first logs of a node's round after one."""
     return [log for (log,) in _rows(db, _INTENTS, (node_id, round_, after, limit))]
+
+
+def overlays(db: apsw.Connection, log: str, first: int, last: int) -> list[OverlayRow]:
+    """The overlays of the messages at these positions."""
+    return [OverlayRow(*row) for row in _rows(db, _OVERLAYS, (log, first, last))]
+
+
+def reactions_of(
+    db: apsw.Connection, log: str, user_id: str, seqs: Sequence[int]
+) -> dict[int, ReactionRow]:
+    """The reactions of a user to these messages."""
+    if not seqs:
+        return {}
+    rows = _rows(db, _REACTIONS_OF, (log, user_id, apsw.carray(array("q", seqs))))
+    return {row[0]: ReactionRow(*row) for row in rows}
+
+
+def list_reactions(
+    db: apsw.Connection, log: str, seq: int, after_user: str, limit: int
+) -> list[ReactionRow]:
+    """The first reactions to a message after a user id."""
+    return [ReactionRow(*row) for row in _rows(db, _LIST_REACTIONS, (log, seq, after_user, limit))]
 
 
 def memberships(db: apsw.Connection, log: str, users: Sequence[str]) -> dict[str, Membership]:

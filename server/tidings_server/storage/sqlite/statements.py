@@ -48,11 +48,11 @@ class Insert:
         return self._head + ", ".join([self._row] * rows) + self._tail
 
 
-class Delete:
-    """A DELETE that is repeated for each row. For what is rare."""
+class Repeated:
+    """A statement that is repeated for each row. For what is rare."""
 
-    def __init__(self, table: str, condition: str) -> None:
-        self._text = f"DELETE FROM {table} WHERE {condition}"  # noqa: S608  # constants
+    def __init__(self, text: str) -> None:
+        self._text = text
 
     def statements(self, rows: Sequence[Row]) -> list[tuple[str, list[Any]]]:
         """See `Statement`."""
@@ -117,7 +117,26 @@ PRESENCE = Insert(
 
 INTENTS = Insert("intent", ["node_id", "round", "log"], "DO NOTHING")
 
-CLEARED_INTENTS = Delete("intent", "node_id = ? AND round <= ?")
+CLEARED_INTENTS = Repeated("DELETE FROM intent WHERE node_id = ? AND round <= ?")
+
+REWRITTEN = Repeated(
+    "UPDATE page SET body = ?, rev = ?"
+    " WHERE log = (SELECT id FROM log WHERE name = ?) AND first_seq = ? AND rev = ?"
+)
+
+OVERLAYS = Insert(
+    "overlay",
+    ["log", "seq", "as_of", "body"],
+    "(log, seq) DO UPDATE SET as_of = excluded.as_of, body = excluded.body"
+    " WHERE excluded.as_of > as_of",
+)
+
+REACTIONS = Insert(
+    "reaction",
+    ["log", "seq", "user_id", "as_of", "reaction"],
+    "(log, seq, user_id) DO UPDATE SET as_of = excluded.as_of, reaction = excluded.reaction"
+    " WHERE excluded.as_of > as_of",
+)
 
 
 def membership_rows(log: str, rows: Iterable[Membership]) -> list[Row]:

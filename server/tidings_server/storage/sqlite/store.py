@@ -16,8 +16,10 @@ from tidings_server.storage.base import (
     CursorRow,
     Head,
     Outcome,
+    OverlayRow,
     PageIds,
     PresenceRow,
+    ReactionRow,
     Receipt,
     Snapshot,
     Store,
@@ -35,8 +37,11 @@ from tidings_server.storage.sqlite.statements import (
     CURSORS,
     INTENTS,
     MEMBERSHIPS,
+    OVERLAYS,
     PRESENCE,
+    REACTIONS,
     RECEIPTS,
+    REWRITTEN,
     USER_LOGS,
     Row,
     Statement,
@@ -157,6 +162,39 @@ class SqliteStore(Store):
             partial(
                 queries.read_ids, log=log, before=before, min_stamp=min_stamp, max_pages=max_pages
             )
+        )
+
+    async def rewrite(self, log: str, page: Page) -> bool:
+        row = (page.body, page.rev, log, page.first_seq, page.rev - 1)
+        await self._put(REWRITTEN, [row])
+        stored = await self.read(log, page.first_seq - 1, max_bytes=1, upto=page.first_seq)
+        return any(
+            (p.first_seq, p.rev, p.body) == (page.first_seq, page.rev, page.body) for p in stored
+        )
+
+    # What became of messages
+
+    async def put_overlays(self, log: str, rows: Sequence[OverlayRow]) -> None:
+        await self._put(OVERLAYS, [(log, r.seq, r.as_of, r.body) for r in rows])
+
+    async def overlays(self, log: str, first: int, last: int) -> list[OverlayRow]:
+        return await self._ask(partial(queries.overlays, log=log, first=first, last=last))
+
+    async def put_reactions(self, log: str, rows: Sequence[ReactionRow]) -> None:
+        await self._put(REACTIONS, [(log, r.seq, r.user_id, r.as_of, r.reaction) for r in rows])
+
+    async def reactions_of(
+        self, log: str, user_id: str, seqs: Sequence[int]
+    ) -> dict[int, ReactionRow]:
+        return await self._ask(
+            partial(queries.reactions_of, log=log, user_id=user_id, seqs=tuple(seqs))
+        )
+
+    async def list_reactions(
+        self, log: str, seq: int, *, after_user: str, limit: int
+    ) -> list[ReactionRow]:
+        return await self._ask(
+            partial(queries.list_reactions, log=log, seq=seq, after_user=after_user, limit=limit)
         )
 
     # Intents
