@@ -37,6 +37,7 @@ class Reason(IntEnum):
     INTERNAL = 23
     INCARNATION_CHANGED = 24
     OTHER_NODE = 25
+    EDIT_LIMIT = 26
 
 
 class Code(IntEnum):
@@ -82,6 +83,7 @@ CODES: Mapping[Reason, Code] = MappingProxyType(
         Reason.INTERNAL: Code.INTERNAL,
         Reason.INCARNATION_CHANGED: Code.ABORTED,
         Reason.OTHER_NODE: Code.FAILED_PRECONDITION,
+        Reason.EDIT_LIMIT: Code.FAILED_PRECONDITION,
     }
 )
 """The status code of each reason: the only place where the two meet."""

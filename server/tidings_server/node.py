@@ -31,12 +31,16 @@ from .delivery.session import Session
 from .delivery.sync import Synchroniser
 from .errors import DomainError, Reason
 from .messaging.conversations import Conversations
+from .messaging.effect_writing import by_kind
 from .messaging.effects import MembershipEffects
 from .messaging.forwarding import Dial
 from .messaging.handlers import Handlers
 from .messaging.history import History
 from .messaging.hosting import Host
 from .messaging.intents import Intents
+from .messaging.message_effects import MessageEffects
+from .messaging.message_states import MessageStates
+from .messaging.messages import Messages
 from .messaging.receipts import Receipts
 from .messaging.router import Router
 from .messaging.sequencer import Sequencer
@@ -125,7 +129,10 @@ class Node:
             self._takeover = Takeover(store, bus, self.leases, self.sequencer, rng, self.counters)
         self.router = Router(self.sequencer, self.leases, dial, self.counters, tracer)
         self.host = Host(self.sequencer.submit, self.limits.max_members, self.counters, tracer)
-        self.sequencer.set_effects(MembershipEffects(store, self.router))
+        self.sequencer.set_effects(
+            by_kind(MembershipEffects(store, self.router), MessageEffects(store))
+        )
+        states = MessageStates(store)
         receipts = Receipts(store, self._pages, self.sequencer, bus)
         self._acks = AckBook(store, self.sequencer, bus)
         self._admin = Admin(
@@ -143,7 +150,8 @@ class Node:
         self.handlers = Handlers(
             self.router,
             Conversations(store, self.sequencer, self.router, clock, rng, self.limits),
-            History(store, self._pages, self.sequencer),
+            Messages(self.router),
+            History(store, self._pages, self.sequencer, states),
             receipts,
             self.counters,
             self.trail,
@@ -158,6 +166,7 @@ class Node:
             store=store,
             pages=self._pages,
             sequencer=self.sequencer,
+            states=states,
             handlers=self.handlers,
             hub=self.hub,
             sync=Synchroniser(store, self.sequencer, self._acks, self.limits),

@@ -38,7 +38,9 @@ from tidings import (
     MemberRole,
     MembersAdded,
     Message,
+    MessageEdited,
     MessageFailed,
+    MessageFold,
     NotFound,
     PermissionDenied,
     TidingsError,
@@ -467,3 +469,38 @@ async def test_a_newer_session_of_the_device_ends_the_older(server: Served) -> N
                     pass
             assert (ended.value.code, ended.value.reason) == (Code.ABORTED, "SESSION_REPLACED")
             await newer.wait_online()
+
+
+# What becomes of messages
+
+
+async def test_edits(serve: Serve) -> None:
+    server = await serve()
+    async with (
+        Watching(client(server.address, "alice")) as alice,
+        Watching(client(server.address, "bob")) as bob,
+    ):
+        group = (await alice.sdk.create_group("Plan", ["bob"])).conversation_id
+        seq = await (await alice.sdk.send(group, "helo")).sent()
+        await more(bob, group, 1)
+        first = await alice.sdk.edit_message(group, seq, "hello")
+        second = await alice.sdk.edit_message(group, seq, "hello!")
+        await bob.until(lambda: len(bob.of(MessageEdited)) == 2)
+        with pytest.raises(PermissionDenied) as caught:
+            await bob.sdk.edit_message(group, seq, "mine now")
+        assert caught.value.reason == "RIGHT_MISSING"
+        for device in (alice, bob):
+            fold = MessageFold()
+            for event in device.events:
+                fold.take(event)
+            fetched = await device.sdk.get_message(group, seq=seq)
+            assert isinstance(fetched, Message)
+            fresh = MessageFold()
+            fresh.take(fetched)
+            assert list(fresh) == list(fold)
+            (held,) = fold
+            assert (held.text, held.state.edit_seqs) == ("hello!", (first, second))
+            listed = [e async for e in device.sdk.history(group) if isinstance(e, Message)]
+            assert listed == [fetched]
+            edits = await device.sdk.edits(group, seq)
+            assert [e.text for e in edits] == ["hello", "hello!"]

@@ -75,6 +75,15 @@ GOOD: list[tuple[Message, c.Command]] = [
         ),
     ),
     (
+        message_pb2.EditMessageRequest(
+            conversation_id=LOG,
+            request_id=ID,
+            seq=3,
+            content=message_pb2.MessageContent(text=" y "),
+        ),
+        c.EditMessage(LOG, CHANGE, 3, message_pb2.MessageContent(text=" y ").SerializeToString()),
+    ),
+    (
         receipt_service_pb2.MarkDeliveredRequest(conversation_id=LOG, seq=1),
         c.MarkDelivered(LOG, 1),
     ),
@@ -225,6 +234,13 @@ remove = functools.partial(
 leave = functools.partial(
     conversation_service_pb2.LeaveConversationRequest, conversation_id=LOG, request_id=ID
 )
+edit = functools.partial(
+    message_pb2.EditMessageRequest,
+    conversation_id=LOG,
+    request_id=ID,
+    seq=3,
+    content=message_pb2.MessageContent(text="x"),
+)
 history = functools.partial(message_service_pb2.ListHistoryRequest, conversation_id=LOG)
 text = message_pb2.MessageContent
 hello = chat_service_pb2.Hello
@@ -251,6 +267,11 @@ BAD: list[tuple[Message, str]] = [
         for bad in BAD_IDS
         if bad
     ),
+    (edit(content=None), "content.text"),
+    (edit(seq=0), "seq"),
+    (edit(seq=-1), "seq"),
+    (edit(seq=FOREVER), "seq"),
+    *((edit(request_id=bad), "request_id") for bad in BAD_IDS),
     *((group(request_id=bad), "request_id") for bad in BAD_IDS),
     (group(title="t" * 257), "title"),
     (group(title="ä" * 129), "title"),
@@ -466,11 +487,11 @@ def test_an_unknown_field_spoils_its_command_only(request_: Message) -> None:
 
 def test_a_kind_of_command_that_is_not_known() -> None:
     command = chat_service_pb2.Command(command_id=3)
-    command.MergeFromString(b"\x62\x00")  # field 12, reserved for edits
+    command.MergeFromString(b"\xc2\x02\x00")  # field 40, reserved
     ((number, name, problem),) = read_frame(command)
     assert (number, name) == (3, "")
     assert isinstance(problem, DomainError)
-    assert (problem.reason, problem.field) == (Reason.UNKNOWN_FIELD, "12")
+    assert (problem.reason, problem.field) == (Reason.UNKNOWN_FIELD, "40")
 
 
 def test_a_command_that_says_nothing() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tidings_server.core.entries import ConversationKind, Role
 from tidings_server.core.memberships import Interval, Membership
-from tidings_server.core.permissions import Right, check
+from tidings_server.core.permissions import Right, check, check_message
 from tidings_server.core.state import EMPTY, ConversationState
 from tidings_server.errors import DomainError, Reason
 
@@ -17,9 +17,9 @@ OWNER = Membership("alice", Role.OWNER, 1, (Interval(1, 0),))
 LEFT = Membership("carol", Role.OWNER, 5, (Interval(1, 0, 5),))
 
 ALLOWED = {
-    (ConversationKind.GROUP, Role.MEMBER): {Right.READ, Right.POST, Right.LEAVE},
+    (ConversationKind.GROUP, Role.MEMBER): {Right.READ, Right.POST, Right.EDIT, Right.LEAVE},
     (ConversationKind.GROUP, Role.OWNER): set(Right),
-    (ConversationKind.DIRECT, Role.MEMBER): {Right.READ, Right.POST},
+    (ConversationKind.DIRECT, Role.MEMBER): {Right.READ, Right.POST, Right.EDIT},
 }
 
 
@@ -52,3 +52,11 @@ def test_others_learn_nothing(
         check(EMPTY, None, right)
     assert caught.value.reason is Reason.CONVERSATION_NOT_FOUND
     assert repr(caught.value) == repr(absent.value)
+
+
+@pytest.mark.parametrize("membership", [MEMBER, OWNER])
+def test_only_the_sender_edits(membership: Membership) -> None:
+    check_message(membership, Right.EDIT, membership.user_id)
+    with pytest.raises(DomainError) as caught:
+        check_message(membership, Right.EDIT, "dora")
+    assert caught.value.reason is Reason.RIGHT_MISSING

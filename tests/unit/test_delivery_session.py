@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.unit.devices import level, reasons
 from tests.unit.world import World, settled, until
-from tidings.v1 import chat_service_pb2, error_pb2, event_pb2, receipt_service_pb2
+from tidings.v1 import chat_service_pb2, error_pb2, event_pb2, message_pb2, receipt_service_pb2
 from tidings_server.bus.base import PagePublished, Publication
 from tidings_server.codec.events import digest_of
 from tidings_server.core import commands as c
@@ -333,6 +333,7 @@ async def test_every_kind_of_command_has_its_result(world: World, log: str) -> N
         "mark_read": Command(
             mark_read=receipt_service_pb2.MarkReadRequest(conversation_id=log, seq=2)
         ),
+        "edit_message": Command(),
         "create_conversation": Command(),
         "add_members": Command(),
         "remove_member": Command(),
@@ -340,6 +341,15 @@ async def test_every_kind_of_command_has_its_result(world: World, log: str) -> N
         "refresh_token": Command(refresh_token=chat_service_pb2.RefreshToken(token="alice/phone")),
         "leave_conversation": Command(),
     }
+    own = await world.post(log, "alice")
+    commands["edit_message"].edit_message.MergeFrom(
+        message_pb2.EditMessageRequest(
+            conversation_id=log,
+            request_id=world.new_id(),
+            seq=own,
+            content=message_pb2.MessageContent(text="y"),
+        )
+    )
     commands["create_conversation"].create_conversation.kind = 1  # type: ignore[assignment]
     commands["create_conversation"].create_conversation.user_ids.append("carol")
     commands["add_members"].add_members.conversation_id = log

@@ -12,6 +12,7 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from tests.unit.made import content
 from tests.unit.neighbours import Town
 from tests.unit.tokens import FixedClock
 from tests.unit.world import World, refusal, settled, until
@@ -78,10 +79,16 @@ async def test_all_that_concerns_a_log_is_appended_by_its_home(town: Town) -> No
     for i in range(5):
         assert await one.post(log, "alice", str(i)) == 2 + i
     assert commits(town) == (before[0], before[1] + 5)
+    change = c.EditMessage(log, one.change_id(), 3, content("edited"))
+    got = await one.execute("alice", change)
+    assert isinstance(got, c.MessageChanged)
+    assert got.seq == 7
+    assert await one.execute("alice", change) == got
+    assert commits(town) == (before[0], before[1] + 6)
     await one.add(log, "alice", "carol", "dave")
     await one.remove(log, "alice", "carol")
     await one.remove(log, "dave", "dave")
-    assert len(one.entries(log)) == 9
+    assert len(one.entries(log)) == 10
     assert one.node.counters.conflicts == 0
     assert town.worlds["two"].node.counters.hosted == one.node.counters.forwarded >= 8
     # Inboxes are logs that have homes, too.

@@ -30,7 +30,14 @@ def plan(database: apsw.Connection, statement: str) -> list[str]:
 
 
 def test_the_statements_are_found() -> None:
-    assert {"_HEADS", "_MEMBERSHIPS", "_MEMBERSHIPS_OF", "_RECEIPTS_OF", "_PRESENCE"} == {*OF_LISTS}
+    assert {*OF_LISTS} == {
+        "_HEADS",
+        "_MEMBERSHIPS",
+        "_MEMBERSHIPS_OF",
+        "_REACTIONS_OF",
+        "_RECEIPTS_OF",
+        "_PRESENCE",
+    }
     assert {"_READ", "_READ_BACK", "_READ_IDS", "_LIST_MEMBERSHIPS"} <= {*STATEMENTS}
 
 

@@ -20,7 +20,9 @@ from tidings import (
     LogEntry,
     Message,
     MessageSent,
+    MessageState,
     PositionLost,
+    Skipped,
     StateError,
     StoredCursor,
     StoredSession,
@@ -122,6 +124,11 @@ def skipped(log: str, first: int, last: int) -> event_pb2.Event:
     return event_pb2.Event(skipped=positions)
 
 
+def state(log: str, seq: int, as_of: int) -> event_pb2.Event:
+    became = message_pb2.MessageState(conversation_id=log, seq=seq, as_of=as_of)
+    return event_pb2.Event(message_state=became)
+
+
 def gap(log: str, first: int, last: int) -> event_pb2.Event:
     positions = event_pb2.Gap(conversation_id=log, from_seq=first, to_seq=last)
     return event_pb2.Event(gap=positions)
@@ -173,7 +180,9 @@ def test_nothing_but_hello_is_sent_before_welcome() -> None:
     assert device.frames() == []
 
 
-@pytest.mark.parametrize("event", [entry("a", 1), gap("a", 1, 2), skipped("a", 1, 2)])
+@pytest.mark.parametrize(
+    "event", [entry("a", 1), gap("a", 1, 2), skipped("a", 1, 2), state("a", 1, 2)]
+)
 def test_entries_before_the_result_of_hello_are_not_taken(event: event_pb2.Event) -> None:
     device = Device()
     device.connect()
@@ -241,6 +250,39 @@ def test_skipped_positions_are_applied_with_what_comes_before_them() -> None:
     device.apply()
     assert [cursor.seq for _, cursor in device.save().cursors] == [9]
     assert device.acks() == {"a": 9}
+
+
+def test_positions_are_skipped_only_once_the_states_before_them_were_applied() -> None:
+    device = Device(StoredCursor("a", 3))
+    device.open()
+    device.get(state("a", 1, 5), state("a", 2, 6), skipped("a", 4, 6))
+    assert not device.core.has_unsaved
+    events = device.take()
+    assert [type(event) for event in events] == [MessageState, MessageState, Skipped]
+    for event in events[:2]:
+        device.core.apply(event)
+        assert not device.core.has_unsaved, "or they would be lost with the next crash"
+    device.core.apply(events[2])
+    device.save()
+    assert device.acks() == {"a": 6}
+    # Where there was nothing to tell, nobody hears of it.
+    device.get(skipped("a", 7, 8), entry("a", 9))
+    assert [type(event) for event in device.apply()] == [Message]
+    device.save()
+    assert device.acks() == {"a": 9}
+
+
+def test_states_come_again_with_the_positions_behind_them() -> None:
+    device = Device(StoredCursor("a", 3))
+    device.open()
+    device.get(state("a", 1, 5))
+    device.get(entry("b", 9))
+    device.core.disconnected()
+    assert device.take() == []
+    assert [c.seq for c in device.connect().cursors if c.conversation_id == "a"] == [3]
+    device.greet()
+    device.get(state("a", 1, 5), gap("a", 4, 6))
+    assert [type(event) for event in device.apply()] == [MessageState, Gap]
 
 
 def test_skipped_positions_come_again_with_what_comes_before_them() -> None:

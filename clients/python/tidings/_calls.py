@@ -13,6 +13,7 @@ from .errors import InvalidArgument
 from .v1 import (
     conversation_pb2,
     conversation_service_pb2,
+    message_pb2,
     message_service_pb2,
     presence_service_pb2,
     receipt_service_pb2,
@@ -237,13 +238,18 @@ class Operations(abc.ABC):
                 request,
                 message_service_pb2.ListHistoryResponse.FromString,
             )
+            states = {
+                event.message_state.seq: event.message_state
+                for event in answer.events
+                if event.HasField("message_state")
+            }
             for event in answer.events:
                 if not event.HasField("entry"):
                     continue
                 seq = event.entry.seq
                 if until is not None and (seq > until if ascending else seq < until):
                     return
-                yield _convert.entry_of(event.entry, user_id)
+                yield _convert.entry_of(event.entry, user_id, states.get(seq))
             if not answer.next_page_token:
                 return
             request.page_token = answer.next_page_token
@@ -275,7 +281,49 @@ class Operations(abc.ABC):
         answer = await self._call(
             f"{_MESSAGES}/GetMessage", request, message_service_pb2.GetMessageResponse.FromString
         )
-        return _convert.entry_of(answer.entry, user_id)
+        state = answer.state if answer.HasField("state") else None
+        return _convert.entry_of(answer.entry, user_id, state)
+
+    async def edit_message(
+        self,
+        conversation_id: str,
+        seq: int,
+        text: str,
+        *,
+        reply_to: str | None = None,
+        request_id: str | None = None,
+    ) -> int:
+        """Give an own message another text; returns the position of the edit.
+
+        Args:
+            conversation_id: The conversation.
+            seq: The position of the message.
+            text: What it is to say, as in `Client.send`.
+            reply_to: The id of the message that it is to reply to: the edit replaces that as well.
+            request_id: A UUIDv7 that names the request, to repeat it over restarts; made here if not given.
+        """
+        answer = await self._call(
+            f"{_MESSAGES}/EditMessage",
+            message_pb2.EditMessageRequest(
+                conversation_id=conversation_id,
+                request_id=request_id or self._new_id(),
+                seq=seq,
+                content=message_pb2.MessageContent(text=text, reply_to_message_id=reply_to or ""),
+            ),
+            message_pb2.EditMessageResponse.FromString,
+        )
+        return answer.seq
+
+    async def edits(self, conversation_id: str, seq: int) -> list[events.MessageEdited]:
+        """The edits of a message, the oldest first. What it said at first is in its own entry."""
+        message = await self.get_message(conversation_id, seq=seq)
+        state = message.state if isinstance(message, events.Message) else None
+        found = []
+        for edit_seq in state.edit_seqs if state is not None else ():
+            edit = await self.get_message(conversation_id, seq=edit_seq)
+            if isinstance(edit, events.MessageEdited):
+                found.append(edit)
+        return found
 
     # Receipts
 

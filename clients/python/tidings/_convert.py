@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from . import events, models
 from .errors import Code, TidingsError, error_for
-from .v1 import conversation_pb2, entry_pb2, error_pb2, event_pb2, presence_service_pb2
+from .v1 import (
+    conversation_pb2,
+    entry_pb2,
+    error_pb2,
+    event_pb2,
+    message_pb2,
+    presence_service_pb2,
+)
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -112,8 +119,31 @@ def gap_of(gap: event_pb2.Gap) -> events.Gap:
     return events.Gap(conversation_id=gap.conversation_id, from_seq=gap.from_seq, to_seq=gap.to_seq)
 
 
-def entry_of(entry: entry_pb2.Entry, user_id: str) -> events.Entry:
-    """An entry of a log, as the given user sees it."""
+def skipped_of(skipped: event_pb2.Skipped) -> events.Skipped:
+    """Positions passed over."""
+    return events.Skipped(
+        conversation_id=skipped.conversation_id, from_seq=skipped.from_seq, to_seq=skipped.to_seq
+    )
+
+
+def state_of(state: message_pb2.MessageState) -> events.MessageState:
+    """What became of a message."""
+    edited = state.HasField("content")
+    return events.MessageState(
+        conversation_id=state.conversation_id,
+        seq=state.seq,
+        as_of=state.as_of,
+        text=state.content.text if edited else None,
+        reply_to=(state.content.reply_to_message_id or None) if edited else None,
+        edit_seqs=tuple(state.edit_seqs),
+        edit_time=time_of(state.edit_time) if state.HasField("edit_time") else None,
+    )
+
+
+def entry_of(
+    entry: entry_pb2.Entry, user_id: str, state: message_pb2.MessageState | None = None
+) -> events.Entry:
+    """An entry of a log, as the given user sees it; with what became of it, where that was fetched."""
     log = entry.conversation_id
     seq = entry.seq
     ordinal = entry.ordinal
@@ -134,6 +164,21 @@ def entry_of(entry: entry_pb2.Entry, user_id: str) -> events.Entry:
             text=message.text,
             reply_to=message.reply_to_message_id or None,
             own=sender == user_id,
+            state=state_of(state) if state is not None else None,
+        )
+    if body == "message_edited":
+        edited = entry.message_edited
+        return events.MessageEdited(
+            conversation_id=log,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            message_seq=edited.seq,
+            text=edited.content.text,
+            reply_to=edited.content.reply_to_message_id or None,
         )
     if body == "conversation_created":
         created = entry.conversation_created

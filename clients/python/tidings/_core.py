@@ -33,6 +33,7 @@ from .v1 import chat_service_pb2, event_pb2
 _MAX_HELLO_CURSORS: Final = 10_000
 _MAX_FRAME_COMMANDS: Final = 1_000
 _MAX_FRAME_ACKS: Final = 5_000
+_AFTER_HELLO: Final = ("entry", "message_state", "skipped", "gap", "sync_complete")
 _MAX_FRAME_BYTES: Final = 256 * 1024
 
 
@@ -90,6 +91,7 @@ class SessionCore:
             "welcome": self._on_welcome,
             "skipped": self._on_skipped,
             "gap": self._on_gap,
+            "message_state": self._on_message_state,
             "sync_complete": self._on_sync_complete,
             "receipt": self._on_receipt,
             "beacon": self._on_beacon,
@@ -125,7 +127,7 @@ class SessionCore:
         elif self._withheld:
             # It was handed on before the incarnation changed: its position means something else now.
             return
-        elif isinstance(event, events.Gap):
+        elif isinstance(event, (events.Gap, events.Skipped)):
             self.logs.apply(event.conversation_id, event.to_seq)
         elif isinstance(event, events.LogEntry):
             self.logs.apply(event.log, event.seq)
@@ -274,7 +276,7 @@ class SessionCore:
             kind = event.WhichOneof("event")
             if kind is None:
                 continue
-            if not self.greeted and kind in ("entry", "skipped", "gap", "sync_complete"):
+            if not self.greeted and kind in _AFTER_HELLO:
                 actions.append(self._leave(f"the server sent {kind} before the result of hello"))
                 break
             action = self._handlers[kind](event, now)
@@ -348,7 +350,13 @@ class SessionCore:
     def _on_skipped(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
         skipped = event.skipped
         log = self.logs.get(skipped.conversation_id)
-        step = self.logs.skip(log, skipped.from_seq, skipped.to_seq)
+        if log.told_states:
+            # The application must have applied the states before these positions count as applied.
+            step = log.advance(skipped.from_seq, skipped.to_seq)
+            if step is Step.NEXT:
+                self.events.put_entry(log, _convert.skipped_of(skipped))
+        else:
+            step = self.logs.skip(log, skipped.from_seq, skipped.to_seq)
         if step is Step.MISSED:
             return self._missed(log, skipped.from_seq)
         if step is Step.OLD:
@@ -366,6 +374,12 @@ class SessionCore:
             self._ack(log)
         else:
             self.events.put_entry(log, replace(gap, from_seq=first))
+        return None
+
+    def _on_message_state(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002
+        log = self.logs.get(event.message_state.conversation_id)
+        log.told_states = True
+        self.events.put_entry(log, event.message_state)
         return None
 
     def _missed(self, log: Log, seq: int) -> Action:

@@ -32,7 +32,8 @@ class Log:
     received is the newest position that has come in order, handed the newest that the application was given, applied
     the newest that it has dealt with, saved the newest of which that is kept, acked the newest of which the server was
     told that. seen is the newest that the server has sent on this connection: after a reconnect it sends again what
-    wasn't saved, and an acknowledgement of what it hasn't sent yet would be lost.
+    wasn't saved, and an acknowledgement of what it hasn't sent yet would be lost. told_states tells whether states of
+    messages have come behind received.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class Log:
         "seen",
         "skips",
         "suspect",
+        "told_states",
     )
 
     received: int
@@ -60,6 +62,7 @@ class Log:
         self.name = name
         self.skips: list[tuple[int, int]] = []
         self.suspect = False
+        self.told_states = False
         self._digest_seq = -1
         self._digest = 0
         self.reset(seq)
@@ -79,6 +82,7 @@ class Log:
         if from_seq > self.received + 1:
             return Step.MISSED
         self.received = to_seq
+        self.told_states = False
         return Step.NEXT
 
     def skip(self, from_seq: int, to_seq: int) -> Step:
@@ -116,6 +120,7 @@ class Log:
     def rewind(self) -> None:
         """Forget what was received and not handed on: it is to come again."""
         self.received = self.handed
+        self.told_states = False
         self.skips = [(first, last) for first, last in self.skips if last <= self.handed]
 
     def reset(self, seq: int) -> None:

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from . import _convert, events
 from ._logs import Log
-from .v1 import entry_pb2
+from .v1 import entry_pb2, message_pb2
 
 _KEPT: Final = (tuple, events.IncarnationChanged, events.PositionLost, events.MessageFailed)
 """What is never dropped for want of room."""
@@ -23,8 +23,9 @@ class _Receipt:
         self.update = update
 
 
-_Queued: TypeAlias = tuple[Log, entry_pb2.Entry | events.Gap] | events.Event | _Receipt
-"""What stands in a log comes with it, and is converted when it is handed on."""
+_InLog: TypeAlias = entry_pb2.Entry | message_pb2.MessageState | events.Gap | events.Skipped
+_Queued: TypeAlias = tuple[Log, _InLog] | events.Event | _Receipt
+"""What stands in a log, or comes again with it, is with its log, and is converted when it is handed on."""
 
 
 class EventQueue:
@@ -48,8 +49,8 @@ class EventQueue:
             self._make_room()
         self._items.append(event)
 
-    def put_entry(self, log: Log, item: entry_pb2.Entry | events.Gap) -> None:
-        """Queue what stands in a log."""
+    def put_entry(self, log: Log, item: _InLog) -> None:
+        """Queue what stands in a log, or comes again with what follows it there."""
         self._items.append((log, item))
 
     def put_receipt(self, update: events.ReceiptUpdate) -> None:
@@ -73,7 +74,9 @@ class EventQueue:
         item = self._items.popleft()
         if isinstance(item, tuple):
             log, content = item
-            if isinstance(content, events.Gap):
+            if isinstance(content, message_pb2.MessageState):
+                return _convert.state_of(content)
+            if isinstance(content, (events.Gap, events.Skipped)):
                 log.hand(content.to_seq)
                 return content
             log.hand(content.seq)

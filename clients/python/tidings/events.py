@@ -25,11 +25,15 @@ __all__ = [
     "MemberRemoved",
     "MembersAdded",
     "Message",
+    "MessageChange",
+    "MessageEdited",
     "MessageFailed",
     "MessagePending",
     "MessageSent",
+    "MessageState",
     "PositionLost",
     "ReceiptUpdate",
+    "Skipped",
     "SyncComplete",
     "UnknownEntry",
 ]
@@ -59,6 +63,32 @@ class LogEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessageState:
+    """What later entries made of a message. It stands in no log.
+
+    It holds from the first entry up to `as_of`: entries about the message at or before that are in it, those behind it
+    are still to be applied. `tidings.MessageFold` does all of that.
+
+    Attributes:
+        conversation_id: The conversation.
+        seq: The position of the message.
+        as_of: The position up to which it is folded.
+        text: What the message says now; None when it was never edited.
+        reply_to: The id of the message that it replies to now, or None.
+        edit_seqs: The positions of the entries that edited it, ascending.
+        edit_time: When it was last edited, in UTC, or None.
+    """
+
+    conversation_id: str
+    seq: int
+    as_of: int
+    text: str | None = None
+    reply_to: str | None = None
+    edit_seqs: tuple[int, ...] = ()
+    edit_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message(LogEntry):
     """A message was posted.
 
@@ -66,16 +96,34 @@ class Message(LogEntry):
         text: The text, exactly as it was sent.
         reply_to: The id of the message that it replies to, or None.
         own: Whether the own user sent it, from whichever device.
+        state: What became of it, when it was fetched and something happened to it; otherwise None. On the stream it is
+            None: what happens to the message follows.
     """
 
     text: str
     reply_to: str | None
     own: bool
+    state: MessageState | None = None
 
     @property
     def message_id(self) -> str:
         """The id that its sender gave it; for one's own, the id of the handle and of MessagePending."""
         return self.entry_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageEdited(LogEntry):
+    """A message was edited by its sender.
+
+    Attributes:
+        message_seq: The position of the message. It may be one that was never seen here.
+        text: What it says from here on.
+        reply_to: The id of the message that it replies to from here on, or None.
+    """
+
+    message_seq: int
+    text: str
+    reply_to: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +205,24 @@ class Gap:
         conversation_id: The log: a conversation, or "inbox:" followed by the own user id.
         from_seq: The first position left out.
         to_seq: The last position left out.
+    """
+
+    conversation_id: str
+    from_seq: int
+    to_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """Positions of a log that the user may not see, such as those between a removal and a return.
+
+    It comes only where something became of earlier messages meanwhile, behind the MessageState of each: once it is
+    applied they aren't offered again. There is nothing else to do.
+
+    Attributes:
+        conversation_id: The conversation.
+        from_seq: The first position passed over.
+        to_seq: The last position passed over.
     """
 
     conversation_id: str
@@ -309,8 +375,12 @@ class ConnectionState:
     error: TidingsError | None = None
 
 
+MessageChange: TypeAlias = MessageEdited
+"""What happens to a message: an entry that names the message as `message_seq`."""
+
 Entry: TypeAlias = (
     Message
+    | MessageChange
     | ConversationCreated
     | MembersAdded
     | MemberRemoved
@@ -322,7 +392,9 @@ Entry: TypeAlias = (
 
 Event: TypeAlias = (
     Entry
+    | MessageState
     | Gap
+    | Skipped
     | IncarnationChanged
     | PositionLost
     | SyncComplete

@@ -19,6 +19,7 @@ from ..core.entries import (
     Entry,
     MemberRemoved,
     MembersAdded,
+    MessageEdited,
     MessagePosted,
     NewMember,
     Role,
@@ -91,6 +92,9 @@ def decode_entries(body: bytes) -> list[Entry]:
 def _encode_body(seq: int, body: Body) -> bytes:
     entry = entry_pb2.Entry()
     match body:
+        case MessageEdited(about, content):
+            entry.message_edited.seq = about
+            entry.message_edited.content.ParseFromString(content)
         case ConversationCreated(kind, title, members):
             created = entry.conversation_created
             created.kind = kind.value  # type: ignore[assignment]
@@ -144,6 +148,9 @@ def _decode_known(entry: entry_pb2.Entry) -> Body:
     match entry.WhichOneof("body"):
         case "message":
             return MessagePosted(entry.message.SerializeToString())
+        case "message_edited":
+            edited = entry.message_edited
+            return MessageEdited(edited.seq, edited.content.SerializeToString())
         case "conversation_created":
             created = entry.conversation_created
             return ConversationCreated(

@@ -60,6 +60,15 @@ _CHANGE_RESPONSES: dict[type, Callable[..., Message]] = {
 }
 
 
+def _response_message_changed(r: c.MessageChanged) -> Message:
+    return _MESSAGE_RESPONSES[r.command](seq=r.seq, create_time=to_timestamp(r.time_ms))
+
+
+_MESSAGE_RESPONSES: dict[type, Callable[..., Message]] = {
+    c.EditMessage: message_pb2.EditMessageResponse,
+}
+
+
 def _response_members_changed(r: c.MembersChanged) -> Message:
     return _CHANGE_RESPONSES[r.command](seq=r.seq)
 
@@ -124,8 +133,10 @@ def _response_history(r: c.HistoryListed) -> Message:
 
 
 def _response_message(r: c.MessageGot) -> Message:
-    (event,) = chat_service_pb2.ChatResponse.FromString(r.event).events
-    return message_service_pb2.GetMessageResponse(entry=event.entry)
+    event, *states = chat_service_pb2.ChatResponse.FromString(r.event + r.state).events
+    return message_service_pb2.GetMessageResponse(
+        entry=event.entry, state=states[0].message_state if states else None
+    )
 
 
 def _response_delivered(r: c.Delivered) -> Message:
@@ -197,6 +208,7 @@ def _response_hello(r: c.Welcomed) -> Message:
 
 _RESPONSES: dict[type, Callable[[Any], Message]] = {
     c.Sent: _response_sent,
+    c.MessageChanged: _response_message_changed,
     c.MembersChanged: _response_members_changed,
     c.ConversationGot: _response_conversation,
     c.ConversationsListed: _response_conversations,

@@ -58,6 +58,7 @@ class RequestReader:
         self._readers: dict[type[Message], Callable[[Any], c.Command]] = {
             chat_service_pb2.Hello: self._hello,
             message_pb2.SendMessageRequest: self._send,
+            message_pb2.EditMessageRequest: self._edit,
             receipt_service_pb2.MarkDeliveredRequest: self._mark_delivered,
             receipt_service_pb2.MarkReadRequest: self._mark_read,
             chat_service_pb2.RefreshToken: self._refresh_token,
@@ -176,7 +177,24 @@ class RequestReader:
     # Messages
 
     def _send(self, r: message_pb2.SendMessageRequest) -> c.SendMessage:
-        content = r.content
+        content = self._content(r.content)
+        after = r.after_message_id
+        return c.SendMessage(
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("message_id", r.message_id),
+            content,
+            fields.change_id("after_message_id", after) if after else None,
+        )
+
+    def _edit(self, r: message_pb2.EditMessageRequest) -> c.EditMessage:
+        return c.EditMessage(
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
+            fields.position("seq", r.seq),
+            self._content(r.content),
+        )
+
+    def _content(self, content: message_pb2.MessageContent) -> bytes:
         text = content.text
         limit = self._limits.max_text_bytes
         if not text:
@@ -189,13 +207,7 @@ class RequestReader:
             )
         if content.reply_to_message_id:
             fields.change_id("content.reply_to_message_id", content.reply_to_message_id)
-        after = r.after_message_id
-        return c.SendMessage(
-            fields.conversation_id(r.conversation_id),
-            fields.change_id("message_id", r.message_id),
-            content.SerializeToString(),
-            fields.change_id("after_message_id", after) if after else None,
-        )
+        return content.SerializeToString()
 
     def _list_history(self, r: message_service_pb2.ListHistoryRequest) -> c.ListHistory:
         if r.order not in (0, 1, 2):

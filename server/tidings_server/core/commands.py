@@ -50,6 +50,16 @@ class SendMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class EditMessage:
+    """Gives the message at `seq` another content, a serialised `MessageContent`."""
+
+    conversation_id: str
+    id: ChangeId
+    seq: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CreateConversation:
     """Creates a group, or gets a direct conversation. `user_ids` are the others, without
     doubles.
@@ -188,6 +198,7 @@ class GetPresence:
 Command = (
     Hello
     | SendMessage
+    | EditMessage
     | CreateConversation
     | AddMembers
     | RemoveMember
@@ -215,6 +226,15 @@ Command = (
 class Sent:
     """A message is durable at `seq`."""
 
+    seq: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageChanged:
+    """A change of a message is durable at `seq`; 0 when there was nothing to change. `command` says which it was."""
+
+    command: type[EditMessage]
     seq: int
     time_ms: int
 
@@ -281,9 +301,10 @@ class HistoryListed:
 
 @dataclass(frozen=True, slots=True)
 class MessageGot:
-    """One entry, as one `events` element."""
+    """One entry, as one `events` element; and another with what became of it, or nothing."""
 
     event: bytes
+    state: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +407,7 @@ class Welcomed:
 
 Result = (
     Sent
+    | MessageChanged
     | MembersChanged
     | ConversationGot
     | ConversationsListed

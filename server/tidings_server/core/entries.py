@@ -40,6 +40,14 @@ class MessagePosted:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageEdited:
+    """The message at `seq` has another content, a serialised `tidings.v1.MessageContent`."""
+
+    seq: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ConversationCreated:
     """The first entry of a conversation."""
 
@@ -87,8 +95,13 @@ class UnknownBody:
     """A kind that this version does not know. Its log may be read, but not appended to."""
 
 
+MessageChange = MessageEdited
+MESSAGE_CHANGES = (MessageEdited,)
+"""What happens to a message that was posted: each names its position as `seq`."""
+
 Body = (
     MessagePosted
+    | MessageChange
     | ConversationCreated
     | MembersAdded
     | MemberRemoved

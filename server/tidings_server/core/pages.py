@@ -31,6 +31,8 @@ class PageFlag:
     """Its last entry ends a membership."""
     PERSONAL: Final = 4
     """It needs a view of its own for each reader and must be decoded."""
+    CHANGE: Final = 8
+    """Its last entry is about an earlier message."""
 
 
 @record(frozen=True, slots=True)

@@ -15,17 +15,21 @@ class Right(Enum):
 
     READ = "read"
     POST = "post"
+    EDIT = "edit own messages"
     ADD_MEMBERS = "add members"
     REMOVE_MEMBERS = "remove members"
     LEAVE = "leave"
 
 
 RIGHTS: dict[Role, frozenset[Right]] = {
-    Role.MEMBER: frozenset({Right.READ, Right.POST, Right.LEAVE}),
+    Role.MEMBER: frozenset({Right.READ, Right.POST, Right.EDIT, Right.LEAVE}),
     Role.OWNER: frozenset(Right),
 }
 
 _GROUP_ONLY = frozenset({Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE})
+
+
+_OWN_ONLY = frozenset({Right.EDIT})
 
 
 def check(state: ConversationState, membership: Membership | None, right: Right) -> Membership:
@@ -42,3 +46,12 @@ def check(state: ConversationState, membership: Membership | None, right: Right)
     if right not in RIGHTS[membership.role]:
         raise DomainError(Reason.RIGHT_MISSING, f"The caller has no right to {right.value}.")
     return membership
+
+
+def check_message(membership: Membership, right: Right, author: str) -> None:
+    """Whether a member with the right has it for a message of this author.
+
+    Raises RIGHT_MISSING for a right that everybody has for their own messages only.
+    """
+    if right in _OWN_ONLY and author != membership.user_id:
+        raise DomainError(Reason.RIGHT_MISSING, f"The caller has only the right to {right.value}.")

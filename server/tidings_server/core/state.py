@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 
 from .entries import (
+    MESSAGE_CHANGES,
     ConversationCreated,
     ConversationKind,
     Entry,
@@ -13,6 +14,7 @@ from .entries import (
     MembersAdded,
     UnknownBody,
 )
+from .pages import bucket_of
 
 SMALL_MEMBERS = 32
 GROUP_MEMBERS = 500
@@ -24,7 +26,8 @@ class ConversationState:
 
     `kind` is None before its creation, and for inboxes. `peers` are the two users of a direct
     conversation, sorted. `readable_only` is set once an entry is met that this version does not
-    know: it must not append.
+    know: it must not append. `changed_bucket` is the newest bucket in which the page of a change of a
+    message is flagged, plus one.
     """
 
     seq: int = 0
@@ -35,6 +38,7 @@ class ConversationState:
     member_count: int = 0
     peers: tuple[str, ...] = ()
     readable_only: bool = False
+    changed_bucket: int = 0
 
     def peer_of(self, user_id: str) -> str:
         """In a direct conversation the other user, otherwise empty."""
@@ -50,6 +54,10 @@ def fold(state: ConversationState, entry: Entry) -> ConversationState:
     """
     if entry.seq <= state.seq:
         return state
+    if isinstance(entry.body, MESSAGE_CHANGES):
+        if told_older(state, entry.seq):
+            return state
+        return replace(state, seq=entry.seq, changed_bucket=bucket_of(entry.seq) + 1)
     match entry.body:
         case ConversationCreated(kind=kind, title=title, members=members):
             users = sorted(m.user_id for m in members)
@@ -72,22 +80,31 @@ def fold(state: ConversationState, entry: Entry) -> ConversationState:
     return state
 
 
+def told_older(state: ConversationState, seq: int) -> bool:
+    """Whether a flagged page of the bucket of a position has told every node of changes of messages before.
+
+    Such changes have no effect on the state, and so need not be read to load it. But a node of an older version, which
+    doesn't know them, must meet one: then it appends no more.
+    """
+    return state.changed_bucket == bucket_of(seq) + 1
+
+
 def dump(state: ConversationState) -> bytes:
     """The state as bytes for a snapshot."""
-    return json.dumps(
-        {
-            "seq": state.seq,
-            "kind": state.kind,
-            "title": state.title,
-            "creator": state.creator,
-            "create_ms": state.create_ms,
-            "member_count": state.member_count,
-            "peers": state.peers,
-            "readable_only": state.readable_only,
-        },
-        ensure_ascii=False,
-        separators=(",", ":"),
-    ).encode()
+    fields: dict[str, object] = {
+        "seq": state.seq,
+        "kind": state.kind,
+        "title": state.title,
+        "creator": state.creator,
+        "create_ms": state.create_ms,
+        "member_count": state.member_count,
+        "peers": state.peers,
+        "readable_only": state.readable_only,
+    }
+    if state.changed_bucket:
+        # Left out while there is nothing to say: who doesn't know a field appends no more.
+        fields["changed_bucket"] = state.changed_bucket
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def load(raw: bytes) -> ConversationState:

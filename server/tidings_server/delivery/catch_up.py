@@ -30,6 +30,7 @@ class CatchUp:
     """Brings the lagging logs of one session level, a chunk of each in turn.
 
     `ranges` tells what the user may see of a conversation, and up to which position that holds.
+    `passed_over` gives what is to be told before positions that the user may not see.
     `inbox_page` is shown pages of the inbox. `level` is called for a log that has become level, `failed` when a fault
     of the server's own has ended the reading.
     """
@@ -42,6 +43,7 @@ class CatchUp:
         "_level",
         "_outbox",
         "_pages",
+        "_passed_over",
         "_ranges",
         "_slots",
         "_task",
@@ -57,6 +59,7 @@ class CatchUp:
         counters: Counters,
         slots: asyncio.Semaphore,
         ranges: Callable[[str], Awaitable[tuple[tuple[tuple[int, int], ...], int]]],
+        passed_over: Callable[[str, Sequence[tuple[int, int]], int, int], Awaitable[list[bytes]]],
         inbox_page: Callable[[Page], None],
         level: Callable[[Position], None],
         failed: Callable[[], None],
@@ -67,6 +70,7 @@ class CatchUp:
         self._counters = counters
         self._slots = slots
         self._ranges = ranges
+        self._passed_over = passed_over
         self._inbox_page = inbox_page
         self._level = level
         self._failed = failed
@@ -149,6 +153,11 @@ class CatchUp:
             if last < first:
                 return True
         if kind == "skip":
+            told = await self._passed_over(position.log, position.ranges, first, last)
+            if self.closed or not self._outbox.room(sum(map(len, told))):
+                return None
+            for event in told:
+                self._outbox.put(event)
             self._outbox.put(skipped_event(position.log, first, last))
             position.pass_to(last)
             return True

@@ -12,6 +12,7 @@ from ..core.clock import Clock
 from ..core.limits import Limits
 from ..core.principal import Principal
 from ..messaging.handlers import Handlers
+from ..messaging.message_states import MessageStates
 from ..messaging.sequencer import Sequencer
 from ..storage.base import Store
 from ..storage.tail_cache import TailCache
@@ -65,6 +66,7 @@ class SessionServices:
     store: Store
     pages: TailCache
     sequencer: Sequencer
+    states: MessageStates
     handlers: Handlers
     hub: Registry
     sync: Synchroniser

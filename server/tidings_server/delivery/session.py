@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -14,7 +14,7 @@ from ..codec import events
 from ..codec.entries import decode_entries
 from ..core import commands as c
 from ..core.entries import ConversationJoined
-from ..core.ids import inbox_log
+from ..core.ids import inbox_log, is_inbox
 from ..core.pages import Page, PageFlag
 from ..core.principal import Principal
 from ..errors import DomainError, Reason
@@ -67,6 +67,7 @@ class Session:
             services.counters,
             services.catch_up_slots,
             self._ranges,
+            self._passed_over,
             self._inbox_page,
             self._level,
             self.fail,
@@ -408,10 +409,13 @@ class Session:
     async def _synchronise(self, command_id: int, hello: c.Hello) -> None:
         resyncs = self._resyncs
         plan = await self._plan(hello)
+        told = await self._told_before(plan)
         self._result(command_id, "hello", c.Welcomed(plan.refused))
         assert self._syncing is not None
         for position, passed in plan.starts:
             for kind, first, last in passed:
+                for state in told.get((position.log, first), ()):
+                    self.outbox.put(state)
                 event = events.gap_event if kind == "gap" else events.skipped_event
                 self.outbox.put(event(position.log, first, last))
                 unseen = max(first, plan.remembered.get(position.log, 0) + 1)
@@ -446,6 +450,31 @@ class Session:
                 self._services.counters.store_errors += 1
                 log.warning("sync_waits", cause=str(problem), session=self.id)
                 await asyncio.sleep(_SYNC_RETRY_S)
+
+    async def _told_before(self, plan: SyncPlan) -> dict[tuple[str, int], list[bytes]]:
+        """What is to be told before the positions that are passed over, as soon as it can be read."""
+        while True:
+            try:
+                return {
+                    (position.log, first): await self._passed_over(
+                        position.log, position.ranges, first, last
+                    )
+                    for position, passed in plan.starts
+                    for _, first, last in passed
+                }
+            except (StoreUnavailable, DomainError) as problem:
+                self._services.counters.store_errors += 1
+                log.warning("sync_waits", cause=str(problem), session=self.id)
+                await asyncio.sleep(_SYNC_RETRY_S)
+
+    async def _passed_over(
+        self, name: str, ranges: Sequence[tuple[int, int]], first: int, last: int
+    ) -> list[bytes]:
+        """What became, by entries that the device is not sent, of messages that it may have."""
+        if is_inbox(name) or ranges[0][0] >= first:
+            return []
+        await self._services.sequencer.folded(name)
+        return await self._services.states.changed(name, ranges, first, last)
 
     def _lag(self, position: Position, did: SessionDid) -> None:
         if not position.lagging:

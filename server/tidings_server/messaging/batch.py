@@ -8,7 +8,14 @@ from itertools import islice
 
 from ..codec.entries import EntryEncoder
 from ..core import state as folding
-from ..core.entries import STATE_BODIES, Body, Entry, MemberRemoved, MessagePosted
+from ..core.entries import (
+    MESSAGE_CHANGES,
+    STATE_BODIES,
+    Body,
+    Entry,
+    MemberRemoved,
+    MessagePosted,
+)
 from ..core.ids import SKEW_MS
 from ..core.pages import (
     BUCKET_SIZE,
@@ -88,10 +95,7 @@ def build(
         if type(body) is MessagePosted:
             ordinal += 1
         else:
-            if isinstance(body, STATE_BODIES):
-                flags |= PageFlag.STATE
-            if isinstance(body, MemberRemoved):
-                flags |= PageFlag.REMOVAL
+            flags |= _flags(state, seq, body)
             if proposal.changes_state:
                 # A change of the state ends its page: what follows is decided on the state after it.
                 changes.append(
@@ -111,6 +115,15 @@ def build(
     for _ in accepted:
         queue.popleft()
     return Batch(Append(state.log, state.head, page, pending, snapshot), accepted, changes)
+
+
+def _flags(state: LogState, seq: int, body: Body) -> int:
+    """What a reader must know of an entry that is no message."""
+    if isinstance(body, MESSAGE_CHANGES):
+        told = folding.told_older(state.conversation, seq)
+        return PageFlag.CHANGE if told else PageFlag.CHANGE | PageFlag.STATE
+    flags = PageFlag.STATE if isinstance(body, STATE_BODIES) else 0
+    return flags | PageFlag.REMOVAL if isinstance(body, MemberRemoved) else flags
 
 
 def decide(state: LogState, proposal: Proposal, stamp: int) -> Body | None:

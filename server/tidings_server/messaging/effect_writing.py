@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 
-from ..core.entries import Entry
+from ..core.entries import MESSAGE_CHANGES, Entry, UnknownBody
 from ..core.state import ConversationState
 from ..errors import DomainError
 from ..storage.base import Store, StoreUnavailable
@@ -23,6 +24,16 @@ StoreUnavailable and DomainError.
 """
 _RETRY_FIRST_S = 0.01
 _RETRY_MOST_S = 1.0
+
+
+def by_kind(memberships: Effects, messages: Effects) -> Effects:
+    """The effects of changes of memberships and of messages."""
+
+    async def write(log: str, change: Entry, conversation: ConversationState) -> None:
+        effects = messages if isinstance(change.body, MESSAGE_CHANGES) else memberships
+        await effects(log, change, conversation)
+
+    return write
 
 
 async def write_effect(
@@ -64,6 +75,10 @@ async def repeat_effects(effects: Effects, store: Store, state: LogState) -> Non
     for seq in state.pending:
         change = await read_entry(store, state.log, seq)
         assert change is not None, "a pending change is in the log"
+        if isinstance(change.body, UnknownBody):
+            # Its effects are for newer nodes to write: they must find it pending.
+            state.conversation = replace(state.conversation, readable_only=True)
+            return
         try:
             await effects(state.log, change, state.conversation)
         except DomainError as problem:

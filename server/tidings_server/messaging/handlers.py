@@ -19,6 +19,7 @@ from ..telemetry.tracing import Span
 from ..telemetry.trail import Trail
 from .conversations import Conversations
 from .history import History
+from .messages import Messages
 from .proposals import Committed, PostMessage, Submits
 from .receipts import Receipts
 
@@ -37,6 +38,7 @@ class Handlers:
         self,
         submits: Submits,
         conversations: Conversations,
+        messages: Messages,
         history: History,
         receipts: Receipts,
         counters: Counters,
@@ -49,6 +51,7 @@ class Handlers:
         self._trail = trail
         self._handlers: dict[type, Handler] = {
             c.SendMessage: self._send,
+            c.EditMessage: messages.edit,
             c.CreateConversation: conversations.create,
             c.AddMembers: conversations.add,
             c.RemoveMember: conversations.remove,

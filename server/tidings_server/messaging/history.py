@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..core.commands import GetMessage, HistoryListed, ListHistory, MessageGot
 from ..core.ids import inbox_log, is_inbox
 from ..core.memberships import Membership
 from ..core.pages import Page, cut, pieces
 from ..core.principal import Principal
-from ..errors import DomainError, Reason, conversation_not_found, invalid
+from ..errors import conversation_not_found, invalid
 from ..storage.base import Store
 from ..storage.tail_cache import TailCache
 from .lookup import find_positions
+from .message_changes import message_not_found
+from .message_states import MessageStates
 from .sequencer import Sequencer
 
 _CHUNK_BYTES = 256 * 1024
@@ -22,33 +25,52 @@ limit of 4 MiB.
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Visible:
+    """What a caller may see of a log: the parts, ascending; the last position, or None for a member; and whether
+    anything ever happened to a message in it.
+    """
+
+    ranges: list[tuple[int, int]]
+    upto: int | None
+    changed: bool
+
+
 class History:
     """Handles the commands that read entries. Raises DomainError, and StoreUnavailable."""
 
-    def __init__(self, store: Store, pages: TailCache, sequencer: Sequencer) -> None:
+    def __init__(
+        self, store: Store, pages: TailCache, sequencer: Sequencer, states: MessageStates
+    ) -> None:
         self._store = store
+        self._states = states
         self._pages = pages
         self._sequencer = sequencer
 
     async def list_entries(self, caller: Principal, command: ListHistory) -> HistoryListed:
         """Lists entries."""
         log = command.conversation_id
-        ranges = await self._visible(caller, log)
+        visible = await self._visible(caller, log)
+        ranges = visible.ranges
         start = _position(command.page_token) or command.from_seq
         if command.ascending:
-            parts, last = await self._ascending(log, ranges, start, command.page_size)
-            more = bool(ranges) and last < ranges[-1][1]
-            token = str(last + 1) if parts and more else ""
+            found = await self._ascending(log, ranges, start, command.page_size)
         else:
-            parts, last = await self._descending(log, ranges, start, command.page_size)
-            more = bool(ranges) and last > ranges[0][0]
-            token = str(last - 1) if parts and more else ""
+            found = await self._descending(log, ranges, start, command.page_size)
+        if not found:
+            return HistoryListed(b"", "")
+        parts, last = await self._with_states(log, found, visible)
+        if command.ascending:
+            token = str(last + 1) if last < ranges[-1][1] else ""
+        else:
+            token = str(last - 1) if last > ranges[0][0] else ""
         return HistoryListed(b"".join(parts), token)
 
     async def get(self, caller: Principal, command: GetMessage) -> MessageGot:
         """Gets one entry."""
         log = command.conversation_id
-        ranges = await self._visible(caller, log)
+        readable = await self._visible(caller, log)
+        ranges = readable.ranges
         positions, field = {command.seq}, "seq"
         if command.id is not None:
             state = await self._sequencer.state(log)
@@ -57,64 +79,88 @@ class History:
             field = "message_id"
         visible = [s for s in positions if any(low <= s <= high for low, high in ranges)]
         if not visible:
-            raise _message_not_found(field)
+            raise message_not_found(field)
         seq = min(visible)
         pages = await self._pages.read(log, seq - 1, max_bytes=1, upto=seq)
         if not pages:
-            raise _message_not_found(field)
-        return MessageGot(cut(pages[0], seq, seq))
+            raise message_not_found(field)
+        (event, *became), _ = await self._with_states(
+            log, [(seq, cut(pages[0], seq, seq))], readable
+        )
+        return MessageGot(event, b"".join(became))
 
-    async def _visible(self, caller: Principal, log: str) -> list[tuple[int, int]]:
-        """The parts of a log that the caller may see, ascending."""
+    async def _with_states(
+        self, log: str, found: list[tuple[int, bytes]], visible: _Visible
+    ) -> tuple[list[bytes], int]:
+        """Entries, each followed by what became of it; and the position of the last one that there is room for."""
+        states = {}
+        if visible.changed:
+            seqs = [seq for seq, _ in found]
+            states = await self._states.between(log, min(seqs), max(seqs), visible.upto)
+        parts: list[bytes] = []
+        size = last = 0
+        for seq, part in found:
+            state = states.get(seq, b"")
+            size += len(part) + len(state)
+            if parts and size > _MOST_BYTES:
+                break
+            parts += (part, state)
+            last = seq
+        return parts, last
+
+    async def _visible(self, caller: Principal, log: str) -> _Visible:
+        """What the caller may see of a log."""
         if is_inbox(log):
             if log != inbox_log(caller.user_id):
                 raise conversation_not_found()
             head = await self._sequencer.head(log)
-            return [(1, head)] if head else []
+            return _Visible([(1, head)] if head else [], None, changed=False)
         view = await self._sequencer.view(log, caller.user_id)
         membership: Membership | None = view.membership
         if view.conversation.kind is None or membership is None:
             raise conversation_not_found()
-        return membership.ranges(1, view.head)
+        await self._sequencer.folded(log)
+        changed = view.conversation.changed_bucket > 0
+        return _Visible(membership.ranges(1, view.head), membership.last_visible, changed)
 
     async def _ascending(
         self, log: str, ranges: list[tuple[int, int]], start: int, count: int
-    ) -> tuple[list[bytes], int]:
-        parts: list[bytes] = []
-        size = last = 0
+    ) -> list[tuple[int, bytes]]:
+        found: list[tuple[int, bytes]] = []
+        size = 0
         for low, high in ranges:
             at = max(low, start)
-            while at <= high and len(parts) < count and size < _MOST_BYTES:
+            while at <= high and len(found) < count and size < _MOST_BYTES:
                 pages = await self._pages.read(log, at - 1, max_bytes=_CHUNK_BYTES, upto=high)
                 if not pages:
-                    return parts, last
-                for part in _split(pages, at, min(high, at + count - len(parts) - 1)):
-                    parts.append(part)
+                    return found
+                for part in _split(pages, at, min(high, at + count - len(found) - 1)):
+                    found.append((at, part))
                     size += len(part)
-                    last, at = at, at + 1
+                    at += 1
                     if size >= _MOST_BYTES:
                         break
-        return parts, last
+        return found
 
     async def _descending(
         self, log: str, ranges: list[tuple[int, int]], start: int, count: int
-    ) -> tuple[list[bytes], int]:
-        parts: list[bytes] = []
-        size = last = 0
+    ) -> list[tuple[int, bytes]]:
+        found: list[tuple[int, bytes]] = []
+        size = 0
         for low, high in reversed(ranges):
             at = min(high, start) if start else high
-            while at >= low and len(parts) < count and size < _MOST_BYTES:
+            while at >= low and len(found) < count and size < _MOST_BYTES:
                 pages = await self._store.read_back(log, at + 1, max_bytes=_CHUNK_BYTES)
                 if not pages:
-                    return parts, last
-                first = max(low, at - (count - len(parts)) + 1, pages[-1].first_seq)
+                    return found
+                first = max(low, at - (count - len(found)) + 1, pages[-1].first_seq)
                 for part in reversed(_split(list(reversed(pages)), first, at)):
-                    parts.append(part)
+                    found.append((at, part))
                     size += len(part)
-                    last, at = at, at - 1
+                    at -= 1
                     if size >= _MOST_BYTES:
                         break
-        return parts, last
+        return found
 
 
 def _split(pages: Sequence[Page], first: int, last: int) -> list[bytes]:
@@ -132,11 +178,3 @@ def _position(token: str) -> int:
     if not token.isdecimal() or len(token) > 18:
         raise invalid("page_token", "is none that this server made")
     return int(token)
-
-
-def _message_not_found(field: str) -> DomainError:
-    return DomainError(
-        Reason.MESSAGE_NOT_FOUND,
-        "There is no such message among those that the caller may read.",
-        field=field,
-    )

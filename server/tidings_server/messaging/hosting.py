@@ -13,7 +13,8 @@ from ..core.ids import id_bytes, uuid7_time
 from ..errors import DomainError, Reason
 from ..telemetry.counters import Counters
 from ..telemetry.tracing import Tracer
-from .proposals import Committed, Proposal, proposed
+from .proposals import Committed, Proposal
+from .proposed import proposed
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,11 @@ from .proposals import Proposal
 
 
 class LogQueue:
-    """One log of a sequencer, whose own it is. While it is `busy` its state moves; while `blocked` nothing is taken."""
+    """One log of a sequencer, whose own it is. While it is `busy` its state moves; while `blocked` nothing is taken.
+    `effects` writes those of its newest change, and `folding` those of the newest change of a message.
+    """
 
-    __slots__ = ("blocked", "busy", "effects", "name", "queue", "state", "waiters")
+    __slots__ = ("blocked", "busy", "effects", "folding", "name", "queue", "state", "waiters")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -21,4 +23,5 @@ class LogQueue:
         self.busy = False
         self.blocked = False
         self.effects: asyncio.Task[None] | None = None
+        self.folding: asyncio.Task[None] | None = None
         self.waiters: list[asyncio.Future[None]] = []

@@ -15,22 +15,19 @@ from ..core.commands import ChangeId
 from ..core.entries import (
     Body,
     ConversationCreated,
-    ConversationJoined,
     ConversationKind,
-    ConversationLeft,
-    Entry,
     MemberRemoved,
     MembersAdded,
     MessagePosted,
     NewMember,
     Role,
 )
-from ..core.ids import id_bytes, uuid7_time
 from ..core.memberships import Membership
 from ..core.permissions import Right, check
 from ..core.records import record
 from ..core.state import ConversationState
 from ..errors import DomainError, Reason
+from ..storage.base import Store
 from ..telemetry.tracing import Span
 
 log = structlog.get_logger(__name__)
@@ -71,6 +68,8 @@ class Proposal(ABC):
     )
 
     changes_state = True
+    reads = False
+    """Whether `read` has something to do."""
     id_field = "request_id"
     """The field of the request that names the change."""
 
@@ -103,6 +102,15 @@ class Proposal(ABC):
     def joining(self) -> tuple[str, ...]:
         """The users whose index must name the log before the commit."""
         return ()
+
+    async def read(self, store: Store) -> None:  # noqa: B027  # most need nothing
+        """Reads what else the decision needs to know, once the effects of all earlier changes are written. Raises
+        StoreUnavailable.
+        """
+
+    def forget(self) -> None:
+        """Others have appended: what was found out proves nothing any more."""
+        self.absent_upto, self.after_found = -1, None
 
     @abstractmethod
     def asked(self) -> Body:
@@ -338,27 +346,6 @@ class NoteInInbox(Proposal):
     def same_as(self, body: Body) -> bool:
         """See `Proposal`."""
         return body == self.body
-
-
-def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done) -> Proposal:
-    """The proposal whose `asked` is the body of an entry without a position. Raises ValueError when
-    this version knows no such change, or its id is none.
-    """
-    raw = id_bytes(entry.id)
-    time_ms = uuid7_time(raw)
-    name, change_id, user = entry.log, ChangeId(entry.id, raw, time_ms), entry.user_id
-    match entry.body:
-        case MessagePosted(content):
-            return PostMessage(name, change_id, user, done, content, after)
-        case ConversationCreated():
-            return Create(name, change_id, user, done, entry.body)
-        case MembersAdded(members):
-            return Add(name, change_id, user, done, members, max_members)
-        case MemberRemoved(removed):
-            return Remove(name, change_id, user, done, removed)
-        case ConversationJoined() | ConversationLeft():
-            return NoteInInbox(name, change_id, user, done, entry.body)
-    raise ValueError(f"no change of a log: {type(entry.body).__name__}")
 
 
 def created(

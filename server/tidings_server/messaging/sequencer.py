@@ -19,7 +19,7 @@ import structlog
 
 from ..codec.entries import decode_entries
 from ..core.clock import Clock
-from ..core.entries import Entry
+from ..core.entries import MESSAGE_CHANGES, Entry
 from ..core.pages import Page, PageFlag
 from ..core.state import ConversationState
 from ..errors import DomainError, Reason, outcome_unknown, store_unavailable
@@ -148,6 +148,17 @@ class Sequencer:
             state.ordinal,
             state.stamp,
         )
+
+    async def folded(self, name: str) -> None:
+        """Returns when what the entries up to the view before say of messages can be read. Raises DomainError
+        (STORE_UNAVAILABLE).
+        """
+        entry = self._logs.get(name)
+        folding = entry.folding if entry is not None else None
+        if folding is not None:
+            await asyncio.wait([folding], timeout=SETTLE_DEADLINE_S)
+            if not folding.done():
+                raise store_unavailable()
 
     async def state(self, name: str) -> LogState:
         """All that is known of a log, no older than the call, to be read at once. Raises DomainError
@@ -347,6 +358,9 @@ class Sequencer:
                 proposal.tell(told)
                 return
             if proposal.changes_state:
+                if proposal.reads:
+                    await self._effects_written(entry)
+                    await proposal.read(self._store)
                 told = self._without_commit(state, proposal)
                 if told is not None:
                     entry.queue.popleft()
@@ -370,12 +384,15 @@ class Sequencer:
         except DomainError as problem:
             return problem
 
-    async def _before_change(self, entry: _Log, proposal: Proposal) -> None:
+    async def _effects_written(self, entry: _Log) -> None:
         if entry.effects is not None:
-            # One change at a time: the next is decided when the effects of the last are written.
             await asyncio.wait([entry.effects], timeout=SETTLE_DEADLINE_S)
             if entry.effects is not None:
                 raise StoreUnavailable("the effects of an earlier change can't be written")
+
+    async def _before_change(self, entry: _Log, proposal: Proposal) -> None:
+        # One change at a time: the next is decided when the effects of the last are written.
+        await self._effects_written(entry)
         joining = proposal.joining()
         if joining:
             await self._store.put_user_logs(entry.name, joining)
@@ -504,7 +521,7 @@ class Sequencer:
         accepted, batch.accepted = batch.accepted, []
         for proposal, _ in reversed(accepted):
             # What was looked up before the others appended proves nothing of what they did.
-            proposal.absent_upto, proposal.after_found = -1, None
+            proposal.forget()
             entry.queue.appendleft(proposal)
         # What the others appended brings effects and pending changes that only a load sees whole.
         entry.state = None
@@ -519,6 +536,8 @@ class Sequencer:
             self._write_effects(entry, entry.state.conversation, batch.changes, told, entry.effects)
         )
         entry.effects = task
+        if any(isinstance(change.body, MESSAGE_CHANGES) for change in batch.changes):
+            entry.folding = task
         if self._intents is not None:
             self._intents.hold(entry.name, task)
         self._tasks[task] = None
@@ -548,6 +567,8 @@ class Sequencer:
             tell_all(told)
             if entry.effects is asyncio.current_task():
                 entry.effects = None
+            if entry.folding is asyncio.current_task():
+                entry.folding = None
 
     async def _repeat_effects(self, state: LogState) -> None:
         assert self._effects is not None

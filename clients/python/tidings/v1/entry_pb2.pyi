@@ -38,6 +38,7 @@ class Entry(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    MESSAGE_EDITED_FIELD_NUMBER: _builtins.int
     CONVERSATION_CREATED_FIELD_NUMBER: _builtins.int
     MEMBERS_ADDED_FIELD_NUMBER: _builtins.int
     MEMBER_REMOVED_FIELD_NUMBER: _builtins.int
@@ -62,6 +63,10 @@ class Entry(_message.Message):
     @_builtins.property
     def message(self) -> _message_pb2.MessageContent:
         """A message was posted."""
+
+    @_builtins.property
+    def message_edited(self) -> Global___MessageEdited:
+        """A message was edited."""
 
     @_builtins.property
     def conversation_created(self) -> Global___ConversationCreated:
@@ -93,21 +98,50 @@ class Entry(_message.Message):
         user_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         message: _message_pb2.MessageContent | None = ...,
+        message_edited: Global___MessageEdited | None = ...,
         conversation_created: Global___ConversationCreated | None = ...,
         members_added: Global___MembersAdded | None = ...,
         member_removed: Global___MemberRemoved | None = ...,
         conversation_joined: Global___ConversationJoined | None = ...,
         conversation_left: Global___ConversationLeft | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_edited", b"message_edited"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "id", b"id", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "ordinal", b"ordinal", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "id", b"id", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_edited", b"message_edited", "ordinal", b"ordinal", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "conversation_created", "members_added", "member_removed", "conversation_joined", "conversation_left"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "conversation_created", "members_added", "member_removed", "conversation_joined", "conversation_left"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___Entry: _TypeAlias = Entry  # noqa: Y015
+
+@_typing.final
+class MessageEdited(_message.Message):
+    """MessageEdited gives a message another content. Only its sender does that."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """The position of the message. Those who joined later have never seen it, and pass the edit over."""
+    @_builtins.property
+    def content(self) -> _message_pb2.MessageContent:
+        """What it says from here on."""
+
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        content: _message_pb2.MessageContent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageEdited: _TypeAlias = MessageEdited  # noqa: Y015
 
 @_typing.final
 class ConversationCreated(_message.Message):

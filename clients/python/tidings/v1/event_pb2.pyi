@@ -42,6 +42,7 @@ class Event(_message.Message):
     TOKEN_EXPIRING_FIELD_NUMBER: _builtins.int
     GOING_AWAY_FIELD_NUMBER: _builtins.int
     SESSION_ENDED_FIELD_NUMBER: _builtins.int
+    MESSAGE_STATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entry(self) -> _entry_pb2.Entry:
         """An entry of a log."""
@@ -86,6 +87,10 @@ class Event(_message.Message):
     def session_ended(self) -> Global___SessionEnded:
         """The session ends; nothing follows."""
 
+    @_builtins.property
+    def message_state(self) -> _message_pb2.MessageState:
+        """What became of a message."""
+
     def __init__(
         self,
         *,
@@ -100,12 +105,13 @@ class Event(_message.Message):
         token_expiring: Global___TokenExpiring | None = ...,
         going_away: Global___GoingAway | None = ...,
         session_ended: Global___SessionEnded | None = ...,
+        message_state: _message_pb2.MessageState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["beacon", b"beacon", "entry", b"entry", "event", b"event", "gap", b"gap", "going_away", b"going_away", "receipt", b"receipt", "result", b"result", "session_ended", b"session_ended", "skipped", b"skipped", "sync_complete", b"sync_complete", "token_expiring", b"token_expiring", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beacon", b"beacon", "entry", b"entry", "event", b"event", "gap", b"gap", "going_away", b"going_away", "message_state", b"message_state", "receipt", b"receipt", "result", b"result", "session_ended", b"session_ended", "skipped", b"skipped", "sync_complete", b"sync_complete", "token_expiring", b"token_expiring", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beacon", b"beacon", "entry", b"entry", "event", b"event", "gap", b"gap", "going_away", b"going_away", "receipt", b"receipt", "result", b"result", "session_ended", b"session_ended", "skipped", b"skipped", "sync_complete", b"sync_complete", "token_expiring", b"token_expiring", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beacon", b"beacon", "entry", b"entry", "event", b"event", "gap", b"gap", "going_away", b"going_away", "message_state", b"message_state", "receipt", b"receipt", "result", b"result", "session_ended", b"session_ended", "skipped", b"skipped", "sync_complete", b"sync_complete", "token_expiring", b"token_expiring", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["entry", "result", "welcome", "skipped", "gap", "sync_complete", "receipt", "beacon", "token_expiring", "going_away", "session_ended"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["entry", "result", "welcome", "skipped", "gap", "sync_complete", "receipt", "beacon", "token_expiring", "going_away", "session_ended", "message_state"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -129,6 +135,7 @@ class CommandResult(_message.Message):
     LEAVE_CONVERSATION_FIELD_NUMBER: _builtins.int
     SET_STATUS_FIELD_NUMBER: _builtins.int
     HELLO_FIELD_NUMBER: _builtins.int
+    EDIT_MESSAGE_FIELD_NUMBER: _builtins.int
     command_id: _builtins.int
     """The number that the client gave the command."""
     @_builtins.property
@@ -175,6 +182,10 @@ class CommandResult(_message.Message):
     def hello(self) -> Global___HelloResult:
         """The session was opened; what is to be known of it is in Welcome."""
 
+    @_builtins.property
+    def edit_message(self) -> _message_pb2.EditMessageResponse:
+        """The edit is durable."""
+
     def __init__(
         self,
         *,
@@ -190,12 +201,13 @@ class CommandResult(_message.Message):
         leave_conversation: _conversation_service_pb2.LeaveConversationResponse | None = ...,
         set_status: _presence_service_pb2.SetStatusResponse | None = ...,
         hello: Global___HelloResult | None = ...,
+        edit_message: _message_pb2.EditMessageResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "create_conversation", b"create_conversation", "error", b"error", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_status", b"set_status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "create_conversation", b"create_conversation", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_status", b"set_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "command_id", b"command_id", "create_conversation", b"create_conversation", "error", b"error", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_status", b"set_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "command_id", b"command_id", "create_conversation", b"create_conversation", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_status", b"set_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "send_message", "mark_delivered", "mark_read", "refresh_token", "create_conversation", "add_members", "remove_member", "leave_conversation", "set_status", "hello"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "send_message", "mark_delivered", "mark_read", "refresh_token", "create_conversation", "add_members", "remove_member", "leave_conversation", "set_status", "hello", "edit_message"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -44,6 +46,59 @@ class MessageContent(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MessageContent: _TypeAlias = MessageContent  # noqa: Y015
+
+@_typing.final
+class MessageState(_message.Message):
+    """MessageState is what later entries made of a message, such as its text now. Messages that nothing happened to
+    have none. It is no entry and has no position: it replaces what the client knows of the message, unless that is
+    folded further.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    EDIT_SEQS_FIELD_NUMBER: _builtins.int
+    EDIT_TIME_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """The conversation."""
+    seq: _builtins.int
+    """The position of the message."""
+    as_of: _builtins.int
+    """The position up to which entries are folded into this state. A client that meets an entry about the message at or before
+    it passes it over; those behind it are applied.
+    """
+    @_builtins.property
+    def content(self) -> Global___MessageContent:
+        """What the message says now. Not set when it was never edited, and says what its entry says, or was deleted."""
+
+    @_builtins.property
+    def edit_seqs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The positions of the entries that edited it, ascending; at most 100. The history of edits is the message's entry and these."""
+
+    @_builtins.property
+    def edit_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last edited. Not set when it never was."""
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        as_of: _builtins.int = ...,
+        content: Global___MessageContent | None = ...,
+        edit_seqs: _abc.Iterable[_builtins.int] | None = ...,
+        edit_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "edit_time", b"edit_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "content", b"content", "conversation_id", b"conversation_id", "edit_seqs", b"edit_seqs", "edit_time", b"edit_time", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageState: _TypeAlias = MessageState  # noqa: Y015
 
 @_typing.final
 class SendMessageRequest(_message.Message):
@@ -113,3 +168,69 @@ class SendMessageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SendMessageResponse: _TypeAlias = SendMessageResponse  # noqa: Y015
+
+@_typing.final
+class EditMessageRequest(_message.Message):
+    """EditMessageRequest edits a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """The conversation."""
+    request_id: _builtins.str
+    """The client's id of the edit: a UUIDv7 made once and kept over all retries, as a message_id is; unique for the user and the
+    conversation, messages included.
+    """
+    seq: _builtins.int
+    """The position of the message."""
+    @_builtins.property
+    def content(self) -> Global___MessageContent:
+        """What it is to say, whole; the same limits as in SendMessageRequest."""
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        content: Global___MessageContent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "conversation_id", b"conversation_id", "request_id", b"request_id", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EditMessageRequest: _TypeAlias = EditMessageRequest  # noqa: Y015
+
+@_typing.final
+class EditMessageResponse(_message.Message):
+    """EditMessageResponse gives an edit's position."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """The position of the edit, an entry of its own."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was committed, by the server's clock."""
+
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EditMessageResponse: _TypeAlias = EditMessageResponse  # noqa: Y015

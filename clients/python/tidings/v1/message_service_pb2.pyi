@@ -10,6 +10,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tidings.v1 import entry_pb2 as _entry_pb2
 from tidings.v1 import event_pb2 as _event_pb2
+from tidings.v1 import message_pb2 as _message_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -98,7 +99,7 @@ class ListHistoryResponse(_message.Message):
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """The entries in the asked order. They are wrapped in events as on the stream, so that one decoder serves both.
-        Positions that the caller may not see are missing.
+        Positions that the caller may not see are missing. A message that something happened to is followed by its MessageState.
         """
 
     def __init__(
@@ -154,18 +155,24 @@ class GetMessageResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entry(self) -> _entry_pb2.Entry:
         """The entry."""
+
+    @_builtins.property
+    def state(self) -> _message_pb2.MessageState:
+        """What became of it, if it is a message that something happened to."""
 
     def __init__(
         self,
         *,
         entry: _entry_pb2.Entry | None = ...,
+        state: _message_pb2.MessageState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,6 +41,11 @@ class MessageServiceStub:
                 request_serializer=tidings_dot_v1_dot_message__pb2.SendMessageRequest.SerializeToString,
                 response_deserializer=tidings_dot_v1_dot_message__pb2.SendMessageResponse.FromString,
                 _registered_method=True)
+        self.EditMessage = channel.unary_unary(
+                '/tidings.v1.MessageService/EditMessage',
+                request_serializer=tidings_dot_v1_dot_message__pb2.EditMessageRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_message__pb2.EditMessageResponse.FromString,
+                _registered_method=True)
         self.ListHistory = channel.unary_unary(
                 '/tidings.v1.MessageService/ListHistory',
                 request_serializer=tidings_dot_v1_dot_message__service__pb2.ListHistoryRequest.SerializeToString,
@@ -60,6 +65,15 @@ class MessageServiceServicer:
     def SendMessage(self, request, context):
         """SendMessage posts a message. When it returns, the message is durable and has its position for ever.
         The same message_id again returns the same position; with other content it is ALREADY_EXISTS (ID_REUSED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EditMessage(self, request, context):
+        """EditMessage gives a message another content. Only its sender may, otherwise PERMISSION_DENIED (RIGHT_MISSING). A message is
+        edited at most 100 times, otherwise FAILED_PRECONDITION (EDIT_LIMIT). What is no message, deleted, or not for the caller to
+        read, is NOT_FOUND (MESSAGE_NOT_FOUND). The same request_id again returns the same position.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,6 +100,11 @@ def add_MessageServiceServicer_to_server(servicer, server):
                     servicer.SendMessage,
                     request_deserializer=tidings_dot_v1_dot_message__pb2.SendMessageRequest.FromString,
                     response_serializer=tidings_dot_v1_dot_message__pb2.SendMessageResponse.SerializeToString,
+            ),
+            'EditMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.EditMessage,
+                    request_deserializer=tidings_dot_v1_dot_message__pb2.EditMessageRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_message__pb2.EditMessageResponse.SerializeToString,
             ),
             'ListHistory': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHistory,
@@ -126,6 +145,33 @@ class MessageService:
             '/tidings.v1.MessageService/SendMessage',
             tidings_dot_v1_dot_message__pb2.SendMessageRequest.SerializeToString,
             tidings_dot_v1_dot_message__pb2.SendMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EditMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.MessageService/EditMessage',
+            tidings_dot_v1_dot_message__pb2.EditMessageRequest.SerializeToString,
+            tidings_dot_v1_dot_message__pb2.EditMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,

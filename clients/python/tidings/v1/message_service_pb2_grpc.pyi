@@ -38,6 +38,11 @@ class MessageServiceStub:
     """SendMessage posts a message. When it returns, the message is durable and has its position for ever.
     The same message_id again returns the same position; with other content it is ALREADY_EXISTS (ID_REUSED).
     """
+    EditMessage: _grpc.UnaryUnaryMultiCallable[_message_pb2.EditMessageRequest, _message_pb2.EditMessageResponse]
+    """EditMessage gives a message another content. Only its sender may, otherwise PERMISSION_DENIED (RIGHT_MISSING). A message is
+    edited at most 100 times, otherwise FAILED_PRECONDITION (EDIT_LIMIT). What is no message, deleted, or not for the caller to
+    read, is NOT_FOUND (MESSAGE_NOT_FOUND). The same request_id again returns the same position.
+    """
     ListHistory: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListHistoryRequest, _message_service_pb2.ListHistoryResponse]
     """ListHistory lists the entries of a conversation, or of the caller's inbox, in either direction from any position."""
     GetMessage: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.GetMessageRequest, _message_service_pb2.GetMessageResponse]
@@ -51,6 +56,11 @@ class MessageServiceAsyncStub(MessageServiceStub):
     SendMessage: _aio.UnaryUnaryMultiCallable[_message_pb2.SendMessageRequest, _message_pb2.SendMessageResponse]  # type: ignore[assignment]
     """SendMessage posts a message. When it returns, the message is durable and has its position for ever.
     The same message_id again returns the same position; with other content it is ALREADY_EXISTS (ID_REUSED).
+    """
+    EditMessage: _aio.UnaryUnaryMultiCallable[_message_pb2.EditMessageRequest, _message_pb2.EditMessageResponse]  # type: ignore[assignment]
+    """EditMessage gives a message another content. Only its sender may, otherwise PERMISSION_DENIED (RIGHT_MISSING). A message is
+    edited at most 100 times, otherwise FAILED_PRECONDITION (EDIT_LIMIT). What is no message, deleted, or not for the caller to
+    read, is NOT_FOUND (MESSAGE_NOT_FOUND). The same request_id again returns the same position.
     """
     ListHistory: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListHistoryRequest, _message_service_pb2.ListHistoryResponse]  # type: ignore[assignment]
     """ListHistory lists the entries of a conversation, or of the caller's inbox, in either direction from any position."""
@@ -68,6 +78,17 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_message_pb2.SendMessageResponse, _abc.Awaitable[_message_pb2.SendMessageResponse]]:
         """SendMessage posts a message. When it returns, the message is durable and has its position for ever.
         The same message_id again returns the same position; with other content it is ALREADY_EXISTS (ID_REUSED).
+        """
+
+    @_abc_1.abstractmethod
+    def EditMessage(
+        self,
+        request: _message_pb2.EditMessageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_message_pb2.EditMessageResponse, _abc.Awaitable[_message_pb2.EditMessageResponse]]:
+        """EditMessage gives a message another content. Only its sender may, otherwise PERMISSION_DENIED (RIGHT_MISSING). A message is
+        edited at most 100 times, otherwise FAILED_PRECONDITION (EDIT_LIMIT). What is no message, deleted, or not for the caller to
+        read, is NOT_FOUND (MESSAGE_NOT_FOUND). The same request_id again returns the same position.
         """
 
     @_abc_1.abstractmethod

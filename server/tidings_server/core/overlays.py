@@ -1,0 +1,45 @@
+"""Overlays: what later entries made of a message, as a fold over them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .entries import Entry, MessageEdited
+from .records import record
+
+MAX_EDITS = 100
+"""How often a message can be edited: the history of edits is short, and erased whole with the message."""
+
+
+@record(frozen=True, slots=True)
+class Overlay:
+    """What became of the message at `seq` by the entries up to `as_of`.
+
+    `content` is a serialised `MessageContent`, empty while that of the message's own entry holds. `edits` are the
+    positions of the entries that edited it, ascending, and `edit_ms` is the time of the newest, 0 for none.
+    """
+
+    seq: int
+    as_of: int
+    content: bytes = b""
+    edits: tuple[int, ...] = ()
+    edit_ms: int = 0
+
+
+def fold_overlay(before: Overlay | None, seq: int, entry: Entry) -> Overlay:
+    """The overlay of the message at `seq` after an entry about it. Folding an entry again, or an older one, changes
+    nothing.
+    """
+    state = before or Overlay(seq, 0)
+    if state.as_of >= entry.seq:
+        return state
+    match entry.body:
+        case MessageEdited(content=content):
+            return replace(
+                state,
+                as_of=entry.seq,
+                content=content,
+                edits=(*state.edits, entry.seq),
+                edit_ms=entry.time_ms,
+            )
+    raise TypeError(f"{type(entry.body).__name__} is about no message")

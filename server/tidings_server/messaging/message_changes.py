@@ -1,0 +1,117 @@
+"""Changes of messages: proposals that are decided on what the message is by then."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from ..codec.overlays import load_overlay
+from ..core.commands import ChangeId
+from ..core.entries import Body, Entry, MessageEdited, MessagePosted
+from ..core.memberships import Membership
+from ..core.overlays import MAX_EDITS, Overlay
+from ..core.permissions import Right, check, check_message
+from ..core.records import record
+from ..core.state import ConversationState
+from ..errors import DomainError, Reason
+from ..storage.base import Store
+from .lookup import read_entry
+from .proposals import Done, Proposal
+
+
+@record(frozen=True, slots=True)
+class Target:
+    """What a change is about: the entry at the position, or None, and what became of it by then."""
+
+    entry: Entry | None
+    overlay: Overlay | None
+
+
+class ChangeMessage(Proposal):
+    """A change of the message at `seq`."""
+
+    __slots__ = ("_target", "seq")
+
+    reads = True
+    right: Right
+    """What the caller must have the right to."""
+
+    def __init__(self, log: str, change_id: ChangeId, user_id: str, done: Done, seq: int) -> None:
+        super().__init__(log, change_id, user_id, done)
+        self.seq = seq
+        self._target: Target | None = None
+
+    async def read(self, store: Store) -> None:
+        """See `Proposal`."""
+        entry = await read_entry(store, self.log, self.seq)
+        rows = await store.overlays(self.log, self.seq, self.seq)
+        self._target = Target(entry, load_overlay(rows[0].body) if rows else None)
+
+    def forget(self) -> None:
+        """See `Proposal`."""
+        super().forget()
+        self.ready, self._target = False, None
+
+    def decide(
+        self, state: ConversationState, memberships: dict[str, Membership | None]
+    ) -> Body | None:
+        """See `Proposal`."""
+        membership = check(state, memberships[self.user_id], self.right)
+        target = self._target
+        assert target is not None, "it was read"
+        entry = target.entry
+        if (
+            entry is None
+            or not isinstance(entry.body, MessagePosted)
+            or not membership.visible(self.seq)
+        ):
+            raise message_not_found("seq")
+        check_message(membership, self.right, entry.user_id)
+        return self.changed(target.overlay or Overlay(self.seq, 0))
+
+    @abstractmethod
+    def changed(self, overlay: Overlay) -> Body | None:
+        """What to append for a message that has come to this; see `decide`."""
+
+
+class Edit(ChangeMessage):
+    """Another content of a message."""
+
+    __slots__ = ("content",)
+    right = Right.EDIT
+
+    def __init__(
+        self,
+        log: str,
+        change_id: ChangeId,
+        user_id: str,
+        done: Done,
+        seq: int,
+        content: bytes,
+    ) -> None:
+        super().__init__(log, change_id, user_id, done, seq)
+        self.content = content
+
+    def asked(self) -> Body:
+        """See `Proposal`."""
+        return MessageEdited(self.seq, self.content)
+
+    def changed(self, overlay: Overlay) -> Body | None:
+        """See `ChangeMessage`."""
+        if len(overlay.edits) >= MAX_EDITS:
+            raise DomainError(
+                Reason.EDIT_LIMIT, f"A message is edited at most {MAX_EDITS} times.", field="seq"
+            )
+        return self.asked()
+
+    def same_as(self, body: Body) -> bool:
+        """See `Proposal`."""
+        return body == self.asked()
+
+
+def message_not_found(field: str) -> DomainError:
+    """There is no such message, or it is not for the caller: both are answered alike."""
+    return DomainError(
+        Reason.MESSAGE_NOT_FOUND,
+        "There is no such message among those that the caller may read.",
+        field=field,
+    )

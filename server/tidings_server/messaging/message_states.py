@@ -1,0 +1,97 @@
+"""Message states: what became of messages, as those who may read them are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from ..codec.entries import decode_entries
+from ..codec.overlays import dump_overlay, load_overlay, state_event
+from ..core.entries import MESSAGE_CHANGES, MessageEdited
+from ..core.overlays import Overlay
+from ..core.pages import PageFlag
+from ..storage.base import OverlayRow, Store
+from .lookup import read_entry
+
+_FLAGGED_AT_ONCE = 500
+_NEAR = 200
+"""Positions that lie so near to each other are asked for together."""
+
+
+class MessageStates:
+    """Reads overlays, for readers whose view of the log is no older than the positions that they ask for. Raises
+    StoreUnavailable.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def between(self, log: str, first: int, last: int, upto: int | None) -> dict[int, bytes]:
+        """The states of the messages at the positions `first .. last`, each as one `events` element.
+
+        `upto` is the last position that the reader may see, or None for a member: nothing later is told.
+        """
+        return {
+            row.seq: await self._event(log, row, upto)
+            for row in await self._store.overlays(log, first, last)
+        }
+
+    async def changed(
+        self, log: str, ranges: Sequence[tuple[int, int]], first: int, last: int
+    ) -> list[bytes]:
+        """The states of the messages that were changed by the entries `first .. last` and lie before them, within the
+        `ranges` that a member may see. A device that is not sent those entries needs them.
+        """
+        about: set[int] = set()
+        after = first - 1
+        while True:
+            pages = await self._store.read_flagged(
+                log, after, PageFlag.CHANGE, limit=_FLAGGED_AT_ONCE
+            )
+            for page in pages:
+                if page.first_seq > last:
+                    break
+                for entry in decode_entries(page.body):
+                    if isinstance(entry.body, MESSAGE_CHANGES) and entry.seq <= last:
+                        about.add(entry.body.seq)
+                after = page.last_seq
+            if len(pages) < _FLAGGED_AT_ONCE or after >= last or pages[-1].first_seq > last:
+                break
+        seen = [
+            seq
+            for seq in sorted(about)
+            if seq < first and any(low <= seq <= high for low, high in ranges)
+        ]
+        found: list[bytes] = []
+        for low, high in _near(seen):
+            rows = await self._store.overlays(log, low, high)
+            found += [state_event(row.body) for row in rows if row.seq in about]
+        return found
+
+    async def _event(self, log: str, row: OverlayRow, upto: int | None) -> bytes:
+        if upto is None or row.as_of <= upto:
+            return state_event(row.body)
+        overlay = await self._as_of(log, load_overlay(row.body), upto)
+        return state_event(dump_overlay(log, overlay))
+
+    async def _as_of(self, log: str, overlay: Overlay, upto: int) -> Overlay:
+        """What the message was at a position, for somebody who has seen the log no further."""
+        edits = tuple(seq for seq in overlay.edits if seq <= upto)
+        content, edit_ms = b"", 0
+        if edits:
+            edit = await read_entry(self._store, log, edits[-1])
+            assert edit is not None, "an edit is in the log"
+            assert isinstance(edit.body, MessageEdited)
+            content, edit_ms = edit.body.content, edit.time_ms
+        return replace(overlay, as_of=upto, content=content, edits=edits, edit_ms=edit_ms)
+
+
+def _near(seqs: Iterable[int]) -> list[tuple[int, int]]:
+    """Ascending positions as ranges, in which those that lie near to each other are together."""
+    ranges: list[tuple[int, int]] = []
+    for seq in seqs:
+        if ranges and seq - ranges[-1][1] <= _NEAR:
+            ranges[-1] = (ranges[-1][0], seq)
+        else:
+            ranges.append((seq, seq))
+    return ranges

@@ -1,0 +1,30 @@
+"""Messages: what their senders and others do with them once they are posted."""
+
+from __future__ import annotations
+
+from ..core.commands import EditMessage, MessageChanged
+from ..core.principal import Principal
+from .message_changes import Edit
+from .proposals import Submits, commit
+
+
+class Messages:
+    """Handles the commands that change messages. Raises DomainError."""
+
+    def __init__(self, submits: Submits) -> None:
+        self._submits = submits
+
+    async def edit(self, caller: Principal, command: EditMessage) -> MessageChanged:
+        """Gives a message another content."""
+        committed = await commit(
+            self._submits,
+            lambda done: Edit(
+                command.conversation_id,
+                command.id,
+                caller.user_id,
+                done,
+                command.seq,
+                command.content,
+            ),
+        )
+        return MessageChanged(EditMessage, committed.seq, committed.time_ms)

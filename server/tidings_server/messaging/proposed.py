@@ -1,0 +1,41 @@
+"""Proposals that other nodes have sent, made again from what they ask."""
+
+from __future__ import annotations
+
+from ..core.commands import ChangeId
+from ..core.entries import (
+    ConversationCreated,
+    ConversationJoined,
+    ConversationLeft,
+    Entry,
+    MemberRemoved,
+    MembersAdded,
+    MessageEdited,
+    MessagePosted,
+)
+from ..core.ids import id_bytes, uuid7_time
+from .message_changes import Edit
+from .proposals import Add, Create, Done, NoteInInbox, PostMessage, Proposal, Remove
+
+
+def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done) -> Proposal:
+    """The proposal whose `asked` is the body of an entry without a position. Raises ValueError when
+    this version knows no such change, or its id is none.
+    """
+    raw = id_bytes(entry.id)
+    time_ms = uuid7_time(raw)
+    log, change_id, user = entry.log, ChangeId(entry.id, raw, time_ms), entry.user_id
+    match entry.body:
+        case MessagePosted(content):
+            return PostMessage(log, change_id, user, done, content, after)
+        case MessageEdited(seq, content):
+            return Edit(log, change_id, user, done, seq, content)
+        case ConversationCreated():
+            return Create(log, change_id, user, done, entry.body)
+        case MembersAdded(members):
+            return Add(log, change_id, user, done, members, max_members)
+        case MemberRemoved(removed):
+            return Remove(log, change_id, user, done, removed)
+        case ConversationJoined() | ConversationLeft():
+            return NoteInInbox(log, change_id, user, done, entry.body)
+    raise ValueError(f"no change of a log: {type(entry.body).__name__}")
