@@ -12,9 +12,12 @@ from tidings import (
     LogEntry,
     Message,
     MessageFailed,
+    MessageFold,
     MessagePending,
     MessageSent,
+    MessageState,
     PositionLost,
+    Skipped,
 )
 
 from .truth import Truth
@@ -42,11 +45,12 @@ class Said:
 class AppData:
     """What the application has stored. It outlives its process, and losses of power too.
 
-    `applied` holds the id of each entry by log and position.
+    `applied` holds the id of each entry by log and position, `folds` what it makes of messages.
     """
 
     positions: dict[str, int] = field(default_factory=dict)
     applied: dict[str, dict[int, str]] = field(default_factory=dict)
+    folds: dict[str, MessageFold] = field(default_factory=dict)
     said: dict[str, Said] = field(default_factory=dict)
     by_id: dict[str, Said] = field(default_factory=dict)
 
@@ -103,7 +107,11 @@ class App:
         match event:
             case LogEntry():
                 self._entry(event)
-            case Gap():
+                self.fold(event.log).take(event)
+            case MessageState():
+                self.fold(event.conversation_id).take(event)
+            case Gap() | Skipped():
+                self.fold(event.conversation_id).take(event)
                 self._move(event.conversation_id, event.from_seq, event.to_seq)
             case MessagePending():
                 # Also of what was queued by a process that died before it knew.
@@ -121,6 +129,10 @@ class App:
                 self.incarnation = event.incarnation
             case PositionLost():
                 self._lost(event.conversation_id, event.seq)
+
+    def fold(self, log: str) -> MessageFold:
+        """What is held of the messages of a log."""
+        return self._data.folds.setdefault(log, MessageFold())
 
     def _entry(self, event: LogEntry) -> None:
         self._move(event.log, event.seq, event.seq)
@@ -167,5 +179,6 @@ class App:
 
     def _drop(self, log: str, seq: int) -> None:
         self._data.positions[log] = min(self._position(log), seq)
+        self.fold(log).drop(seq)
         applied = self._data.applied.get(log, {})
         self._data.applied[log] = {s: entry_id for s, entry_id in applied.items() if s <= seq}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tidings.v1 import entry_pb2, error_pb2
 
+from .became import content_of
 from .truth import OPEN, Log, Truth
 from .violation import Violation
 
@@ -61,7 +62,7 @@ class Ledger:
         attempts = self.attempts.get(key)
         if not attempts:
             raise Violation("I4", f"{where} was never sent")
-        content = entry.message.SerializeToString() if kind == "message" else (kind or "").encode()
+        content = content_of(entry)
         same = [a for a in attempts if a.content == content]
         if not same:
             raise Violation("I4", f"{where} has other content than what was sent")
@@ -82,8 +83,7 @@ class Ledger:
             raise Violation(
                 "I1", f"{where} was acknowledged to {attempt.by} for {change_id}, and is {entry.id}"
             )
-        kind = entry.WhichOneof("body")
-        content = entry.message.SerializeToString() if kind == "message" else (kind or "").encode()
+        content = content_of(entry)
         if content != attempt.content:
             raise Violation("I2", f"{where} was acknowledged for content that it doesn't have")
 
@@ -116,8 +116,7 @@ class Ledger:
             return
         where = f"{log_name}:{seq} ({change_id} of {user})"
         entry = log.entries[seq - 1]
-        kind = entry.WhichOneof("body")
-        content = entry.message.SerializeToString() if kind == "message" else (kind or "").encode()
+        content = content_of(entry)
         if reason == "ID_REUSED":
             if error.metadata.get("seq") != str(seq):
                 raise Violation("I2", f"{where}: ID_REUSED names {error.metadata.get('seq')}")

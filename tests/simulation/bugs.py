@@ -20,6 +20,7 @@ from tidings import _logs, _outbox
 from tidings_server import node
 from tidings_server.bus.redis import bus as redis_bus
 from tidings_server.bus.redis import publisher
+from tidings_server.core.entries import MESSAGE_CHANGES
 from tidings_server.delivery import catch_up, hub, outbox, position, resume, session, sync
 from tidings_server.errors import store_unavailable
 from tidings_server.messaging import (
@@ -31,6 +32,7 @@ from tidings_server.messaging import (
     sequencer,
     takeover,
 )
+from tidings_server.messaging.effect_writing import repeat_effects
 from tidings_server.presence import redis as leases_in_redis
 
 from .config import BusKind, Config
@@ -223,6 +225,21 @@ def _effects_not_repeated() -> Any:
     return replaced(sequencer.Sequencer, "_repeat_effects", repeat)
 
 
+def _lost_overlay_effect() -> Any:
+    async def repeat(self: Any, state: Any) -> None:
+        async def of_memberships(log: str, change: Any, conversation: Any) -> None:
+            if not isinstance(change.body, MESSAGE_CHANGES):
+                await self._effects(log, change, conversation)
+
+        await repeat_effects(of_memberships, self._store, state)
+
+    return replaced(sequencer.Sequencer, "_repeat_effects", repeat)
+
+
+async def _do_not_wait(_self: Any, _name: str) -> None:
+    """What is still to be written is not waited for."""
+
+
 def _follow_late() -> Any:
     async def follow(self: Any, logs: list[str]) -> None:
         self._following = logs
@@ -338,6 +355,29 @@ BUGS = {
             _effects_not_repeated,
             60,
             _alone,
+        ),
+        Bug(
+            "lost-overlay-effect",
+            "a change of a message is not folded into its overlay by whoever loads the conversation after a crash",
+            _lost_overlay_effect,
+            200,
+        ),
+        Bug(
+            "history-does-not-wait",
+            "history is listed while what its entries made of messages is still to be written",
+            lambda: replaced(sequencer.Sequencer, "folded", _do_not_wait),
+            60,
+        ),
+        Bug(
+            "no-states-before-what-is-passed-over",
+            "a device is not told what entries that it is not sent made of its messages",
+            lambda: changed(
+                session.Session,
+                "_passed_over",
+                "if is_inbox(name)",
+                "if True or is_inbox(name)",
+            ),
+            200,
         ),
         Bug(
             "follow-late",

@@ -25,6 +25,7 @@ from .watch import Judge, begin_attempt
 
 _CHANGES: dict[str, tuple[type[Message], type[Message]]] = {
     "SendMessage": (message_pb2.SendMessageRequest, message_pb2.SendMessageResponse),
+    "EditMessage": (message_pb2.EditMessageRequest, message_pb2.EditMessageResponse),
     "CreateConversation": (
         conversation_service_pb2.CreateConversationRequest,
         conversation_service_pb2.CreateConversationResponse,
@@ -68,6 +69,8 @@ class _Call:
     name: str = ""
     # The receipts known to be in force when the call was made: (delivered, read) by user.
     marks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    # How far the log was known when the call was made.
+    known: int = 0
 
 
 class CallWatch:
@@ -89,6 +92,7 @@ class CallWatch:
                 attempt, call.name = begin_attempt(self._judge, self.user, self.who, call.request)
                 if attempt is not None:
                     call.attempts.append(attempt)
+        call.known = self._judge.known.get(getattr(call.request, "conversation_id", ""), 0)
         if name == "ListReceipts":
             marks = self._judge.marks
             conversation = getattr(call.request, "conversation_id", "")
@@ -134,11 +138,15 @@ class CallWatch:
         match answer:
             case message_service_pb2.ListHistoryResponse():
                 assert isinstance(request, message_service_pb2.ListHistoryRequest)
-                self._history(request, answer)
+                self._history(request, answer, call.known)
             case message_service_pb2.GetMessageResponse():
                 entry = answer.entry
                 raw = event_pb2.Event(entry=entry).SerializeToString()
                 judge.shown(user, name, entry.seq, raw, self.who)
+                state = answer.state if answer.HasField("state") else None
+                if state is not None:
+                    judge.state_told(user, state, self.who)
+                judge.fetched(user, name, entry.seq, state, call.known, self.who)
             case receipt_service_pb2.MarkReadResponse():
                 judge.mark_told(name, user, 0, answer.read_seq, self.who)
             case receipt_service_pb2.MarkDeliveredResponse():
@@ -158,13 +166,22 @@ class CallWatch:
         self,
         request: message_service_pb2.ListHistoryRequest,
         answer: message_service_pb2.ListHistoryResponse,
+        known: int,
     ) -> None:
         name = request.conversation_id
         events = chat_service_pb2.ChatResponse(events=answer.events).events
-        seqs = []
+        seqs: list[int] = []
+        states = {e.message_state.seq: e.message_state for e in events if not e.HasField("entry")}
         for event in events:
+            if event.HasField("message_state"):
+                if not seqs or seqs[-1] != event.message_state.seq:
+                    raise Violation("I4", f"{self.who}: a state of {name} follows no message")
+                self._judge.state_told(self.user, event.message_state, self.who)
+                continue
             seqs.append(event.entry.seq)
             self._judge.shown(self.user, name, event.entry.seq, event.SerializeToString(), self.who)
+            state = states.get(event.entry.seq)
+            self._judge.fetched(self.user, name, event.entry.seq, state, known, self.who)
         if not seqs:
             return
         upwards = request.order == message_service_pb2.HISTORY_ORDER_ASCENDING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tidings import MemberRole, TidingsError
+from tidings import Client, MemberRole, MessageFold, TidingsError
 
 from .sdk_device import SdkDevice
 from .truth import OPEN
@@ -130,6 +130,17 @@ class Quiet:
                 raise Violation("I12", f"{name} has {members}, the log says {log.members()}")
             if device.data.positions.get(name, 0) != conversation.head_seq:
                 raise Violation("I12", f"{device.name} has another head of {name}")
+            await self._messages(device, client, name)
+
+    async def _messages(self, device: SdkDevice, client: Client, name: str) -> None:
+        """What a device made of the messages that it holds is what they are when they are fetched."""
+        fetched = MessageFold()
+        async for entry in client.history(name, page_size=7):
+            fetched.take(entry)
+        for held in device.data.folds.get(name, ()):
+            now = fetched.get(held.message.seq)
+            if now != held:
+                raise Violation("I12", f"{device.name} holds {name}: {held}, fetched is {now}")
 
     # At the end
 

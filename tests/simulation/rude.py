@@ -274,7 +274,12 @@ class RudeDevice:
         command = request.commands.add(command_id=self._next)
         self._next += 1
         user = f"user{rng.randrange(3)}"
-        match rng.randrange(4):
+        match rng.randrange(6):
+            case 4 | 5:
+                command.edit_message.conversation_id = conversation
+                command.edit_message.request_id = change_id
+                command.edit_message.seq = rng.randint(1, self.positions.get(conversation, 9) + 2)
+                command.edit_message.content.text = f"{self.name} edits {len(self._changes)}"
             case 0:
                 command.create_conversation.request_id = change_id
                 command.create_conversation.kind = conversation_pb2.CONVERSATION_KIND_GROUP

@@ -74,6 +74,7 @@ class SdkDevice:
         self.calls = CallWatch(judge, user, device)
         self._store: SimStateStore | None = None
         self._starts = 0
+        self._edits = 0
 
     @property
     def name(self) -> str:
@@ -278,6 +279,8 @@ class SdkDevice:
                 head = self.data.positions.get(conversation, 0)
                 if head:
                     await client.get_message(conversation, seq=rng.randint(1, head))
+            case "change a message":
+                await self._change_message(client, conversation)
             case "receipts":
                 async for _ in client.receipts(conversation, page_size=rng.choice((1, 100))):
                     pass
@@ -285,6 +288,18 @@ class SdkDevice:
                 async for _ in client.conversations(page_size=rng.choice((1, 3, 100))):
                     pass
                 await client.unread()
+
+    async def _change_message(self, client: Client, conversation: str) -> None:
+        """Does something with a message that is held; now and then with one that may not be there."""
+        rng = self._rng
+        fold = self.data.folds.get(conversation, ())
+        held = [message.message for message in fold]
+        own = [message for message in held if message.own] or held
+        seqs = [message.seq for message in (own if rng.random() < 0.7 else held)][-6:]
+        seq = rng.choice(seqs) if seqs and rng.random() < 0.9 else rng.randint(1, 40)
+        for _ in range(rng.choice((1, 1, 1, 4))):
+            self._edits += 1
+            await client.edit_message(conversation, seq, f"{self.name} edits {self._edits}")
 
 
 class _Transport:

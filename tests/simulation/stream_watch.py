@@ -138,6 +138,8 @@ class StreamWatch:
                 self._skipped(event.skipped)
             case "gap":
                 self._passed(event.gap.conversation_id, event.gap.from_seq, event.gap.to_seq, "gap")
+            case "message_state":
+                self._judge.state_told(self.user, event.message_state, self.who)
             case "welcome":
                 self._welcomed = True
             case "sync_complete":
@@ -239,6 +241,12 @@ class StreamWatch:
             if outcome == "create_conversation":
                 name = result.create_conversation.conversation.conversation_id
                 seq = 1
-            elif outcome in ("send_message", "add_members", "remove_member", "leave_conversation"):
+            elif outcome in (
+                "send_message",
+                "edit_message",
+                "add_members",
+                "remove_member",
+                "leave_conversation",
+            ):
                 seq = getattr(result, outcome).seq
             self._judge.outcome(attempt, name, seq, error)

@@ -84,7 +84,8 @@ class Log:
 class Truth:
     """All logs of a disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, decided: Callable[[Log, entry_pb2.Entry, str], None]) -> None:
+        self._decided = decided
         self.logs: dict[str, Log] = {}
         self.created: dict[tuple[str, str], str] = {}
         """Where the conversation is that a user created by a request id."""
@@ -167,6 +168,7 @@ class Truth:
             return
         if not log.is_member(user):
             raise Violation("decision", f"{where}: {kind} by {user}, who is no member")
+        self._decided(log, entry, where)
         if kind == "members_added":
             if user not in log.owners or log.kind == _DIRECT:
                 raise Violation("decision", f"{where}: {user} may not add members")
@@ -193,17 +195,18 @@ class Truth:
 class WatchedDisk(MemoryDisk):
     """A disk that tells the truth of every page written to it.
 
-    `report` is given what is wrong with a page, since whoever wrote it may well swallow exceptions; `appeared` is told
-    of each new entry.
+    `decided` looks at changes that are not of memberships. `report` is given what is wrong with a page, since whoever
+    wrote it may well swallow exceptions; `appeared` is told of each new entry.
     """
 
     def __init__(
         self,
         report: Callable[[Violation], None],
         appeared: Callable[[Log, entry_pb2.Entry], None],
+        decided: Callable[[Log, entry_pb2.Entry, str], None],
     ) -> None:
         super().__init__()
-        self.truth = Truth()
+        self.truth = Truth(decided)
         self._tell = (report, appeared)
 
     def append(self, request: Append) -> Outcome:

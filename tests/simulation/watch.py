@@ -16,6 +16,7 @@ from tidings.v1 import conversation_service_pb2, entry_pb2, error_pb2, message_p
 from tidings_server.errors import Reason
 
 from .attempts import Attempt, Ledger
+from .became import asked_as, fresh, told
 from .truth import Log, Truth
 from .violation import Violation
 
@@ -86,6 +87,24 @@ class Judge:
         if not log.visible(user, seq):
             raise Violation("I9", f"{where} is given to {who}, who may not see it")
 
+    def state_told(self, user: str, state: message_pb2.MessageState, who: str) -> None:
+        """What became of a message is told. Raises Violation when that is not so."""
+        self.checks += 1
+        told(self.truth.log(state.conversation_id), user, state, who)
+
+    def fetched(
+        self,
+        user: str,
+        name: str,
+        seq: int,
+        state: message_pb2.MessageState | None,
+        known: int,
+        who: str,
+    ) -> None:
+        """A message was fetched, when the log was known up to a position. Raises Violation."""
+        if not name.startswith("inbox:"):
+            fresh(self.truth.log(name), user, seq, state, known, who)
+
     def mark_told(self, name: str, user: str, delivered: int, read: int, who: str) -> None:
         """A receipt is told. Raises Violation when it lies beyond the head."""
         head = self.truth.log(name).head
@@ -117,6 +136,8 @@ def begin_attempt(
     name: str = getattr(request, "conversation_id", "")
     if isinstance(request, message_pb2.SendMessageRequest):
         content, change_id = request.content.SerializeToString(), request.message_id
+    elif isinstance(request, message_pb2.EditMessageRequest):
+        content, change_id = asked_as(request), request.request_id
     elif isinstance(request, conversation_service_pb2.CreateConversationRequest):
         if not request.request_id:
             return None, ""

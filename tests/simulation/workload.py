@@ -24,6 +24,7 @@ _SDK_ACTIONS = {
     "receipts": 2,
     "list": 3,
     "quarrel": 8,
+    "change a message": 16,
 }
 _RUDE_ACTIONS = {
     "say": 30,

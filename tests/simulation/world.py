@@ -14,6 +14,7 @@ from tidings_server.presence.local import LocalLeases
 from tidings_server.presence.redis import RedisLeases
 from tidings_server.redis_options import RedisOptions
 
+from .became import decided
 from .bus import UnreliableBus, Wire
 from .clock import SimClock, TrueTime
 from .config import BusKind, Config
@@ -52,7 +53,7 @@ class World:
         self.violation: Violation | None = None
         self.true = TrueTime(loop)
         self.judge = Judge(loop, lambda: self.truth, self.report, self.tell)
-        self.disk = WatchedDisk(self.report, self.judge.appeared)
+        self.disk = WatchedDisk(self.report, self.judge.appeared, decided)
         clock_rng = self.rng("clocks")
         self.wire = Wire()
         redis_rng = self.rng("redis wire")

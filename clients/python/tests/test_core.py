@@ -235,7 +235,7 @@ def test_a_gap_is_handed_on_without_what_is_known_of_it() -> None:
     device.open()
     device.get(gap("a", 3, 8), gap("a", 2, 7), entry("a", 9))
     first, second = device.take()
-    assert first == Gap(conversation_id="a", from_seq=6, to_seq=8)
+    assert first == Gap(conversation_id="a", from_seq=6, to_seq=8, stale_from_seq=3)
     assert isinstance(second, Message)
     device.core.apply(first)
     assert [cursor.seq for _, cursor in device.save().cursors] == [8]

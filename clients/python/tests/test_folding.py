@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tidings import Message, MessageChange, MessageEdited, MessageFold, MessageState
+from tidings import Gap, Message, MessageChange, MessageEdited, MessageFold, MessageState
 
 START = datetime(2025, 6, 1, tzinfo=UTC)
 
@@ -121,6 +121,16 @@ def test_what_looks_otherwise_is_told() -> None:
     assert fold.take(edited(9, 3, "c")) is None
     assert fold.take(MessageState(conversation_id="c", seq=7, as_of=9, text="no")) is None
     assert len(fold) == 2
+
+
+def test_what_lies_in_a_gap_is_not_held_any_more() -> None:
+    fold = MessageFold()
+    for seq in range(1, 7):
+        fold.take(message(seq))
+    fold.take(Gap(conversation_id="c", from_seq=3, to_seq=5))
+    assert [m.message.seq for m in fold] == [1, 2, 6]
+    fold.take(Gap(conversation_id="c", from_seq=7, to_seq=9, stale_from_seq=2))
+    assert [m.message.seq for m in fold] == [1]
 
 
 def test_what_was_made_beyond_a_position_is_dropped() -> None:

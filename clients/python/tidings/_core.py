@@ -373,7 +373,8 @@ class SessionCore:
         if step is Step.OLD:
             self._ack(log)
         else:
-            self.events.put_entry(log, replace(gap, from_seq=first))
+            stale = gap.from_seq if gap.from_seq < first else 0
+            self.events.put_entry(log, replace(gap, from_seq=first, stale_from_seq=stale))
         return None
 
     def _on_message_state(self, event: event_pb2.Event, now: float) -> Action | None:  # noqa: ARG002

@@ -205,11 +205,14 @@ class Gap:
         conversation_id: The log: a conversation, or "inbox:" followed by the own user id.
         from_seq: The first position left out.
         to_seq: The last position left out.
+        stale_from_seq: What is held of messages from here up to `to_seq` is out of date: what became of them may be in
+            the gap. It is at most `from_seq`, or 0 when it is the same.
     """
 
     conversation_id: str
     from_seq: int
     to_seq: int
+    stale_from_seq: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

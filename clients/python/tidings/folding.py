@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from .events import Event, Message, MessageChange, MessageEdited, MessageState
+from .events import Event, Gap, Message, MessageChange, MessageEdited, MessageState
 
 __all__ = ["FoldedMessage", "MessageFold"]
 
@@ -45,7 +45,8 @@ class MessageFold:
     """What is held of the messages of one conversation.
 
     It takes the events of the stream and what is fetched from history, in any mixture: a change that is in a fetched
-    state already is passed over, and one that comes before its message waits for it.
+    state already is passed over, and one that comes before its message waits for it. What lies in a gap has to be
+    fetched.
     """
 
     def __init__(self) -> None:
@@ -73,6 +74,11 @@ class MessageFold:
             return self._take_state(event)
         if isinstance(event, MessageChange):
             return self._take_change(event)
+        if isinstance(event, Gap):
+            # What is held of it was never known to be applied: what became of it may be in the gap as well.
+            first = event.stale_from_seq or event.from_seq
+            for seq in [seq for seq in self._messages if first <= seq <= event.to_seq]:
+                del self._messages[seq]
         return None
 
     def drop(self, seq: int) -> None:
