@@ -130,7 +130,7 @@ class Node:
         self.router = Router(self.sequencer, self.leases, dial, self.counters, tracer)
         self.host = Host(self.sequencer.submit, self.limits.max_members, self.counters, tracer)
         self.sequencer.set_effects(
-            by_kind(MembershipEffects(store, self.router), MessageEffects(store))
+            by_kind(MembershipEffects(store, self.router), MessageEffects(store, self._pages))
         )
         states = MessageStates(store)
         receipts = Receipts(store, self._pages, self.sequencer, bus)

@@ -38,6 +38,7 @@ from tidings import (
     MemberRole,
     MembersAdded,
     Message,
+    MessageDeleted,
     MessageEdited,
     MessageFailed,
     MessageFold,
@@ -504,3 +505,30 @@ async def test_edits(serve: Serve) -> None:
             assert listed == [fetched]
             edits = await device.sdk.edits(group, seq)
             assert [e.text for e in edits] == ["hello", "hello!"]
+
+
+async def test_deletions(serve: Serve) -> None:
+    server = await serve()
+    async with (
+        Watching(client(server.address, "alice")) as alice,
+        Watching(client(server.address, "bob")) as bob,
+    ):
+        group = (await alice.sdk.create_group("Plan", ["bob"])).conversation_id
+        seq = await (await bob.sdk.send(group, "secret one")).sent()
+        await bob.sdk.edit_message(group, seq, "secret two")
+        end = await alice.sdk.delete_message(group, seq)
+        await bob.until(lambda: bob.of(MessageDeleted))
+        assert await bob.sdk.delete_message(group, seq) == 0
+        fold = MessageFold()
+        for event in bob.events:
+            fold.take(event)
+        (held,) = fold
+        assert (held.deleted, held.text, held.state.as_of) == (True, "", end)
+        fetched = MessageFold()
+        async for entry in bob.sdk.history(group):
+            assert "secret" not in repr(entry)
+            fetched.take(entry)
+        assert list(fetched) == [held]
+    async with Watching(client(server.address, "alice", "new")) as new:
+        await new.until(lambda: new.of(MessageDeleted))
+        assert "secret" not in repr(new.events)

@@ -144,7 +144,7 @@ class App:
             stored.ordinal,
         ):
             raise Violation("I4", f"{self.name}: {event.log}:{event.seq} is {event}, not {stored}")
-        if isinstance(event, Message) and event.text != stored.message.text:
+        if isinstance(event, Message) and not event.erased and event.text != stored.message.text:
             raise Violation("I4", f"{self.name}: {event.log}:{event.seq} has another text")
 
     def _move(self, log: str, first: int, last: int) -> None:

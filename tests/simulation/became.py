@@ -9,7 +9,7 @@ from tidings.v1 import entry_pb2, message_pb2
 from .truth import OPEN, Log
 from .violation import Violation
 
-CHANGES = ("message_edited",)
+CHANGES = ("message_edited", "message_deleted")
 """The kinds of entries that are about a message, each with its position as `seq`."""
 
 
@@ -21,6 +21,8 @@ def about(entry: entry_pb2.Entry) -> int:
 
 def asked_as(request: Message) -> bytes:
     """What identifies a change of a message that is asked for: the entry's body, but for its kind."""
+    if isinstance(request, message_pb2.DeleteMessageRequest):
+        return b"message_deleted" + entry_pb2.MessageDeleted(seq=request.seq).SerializeToString()
     assert isinstance(request, message_pb2.EditMessageRequest)
     body = entry_pb2.MessageEdited(seq=request.seq, content=request.content)
     return b"message_edited" + body.SerializeToString()
@@ -46,8 +48,12 @@ def decided(log: Log, entry: entry_pb2.Entry, where: str) -> None:
         raise Violation("decision", f"{where}: {seq} is no message")
     if not log.visible(user, seq):
         raise Violation("decision", f"{where}: {user} may not see {seq}")
-    if entry.WhichOneof("body") == "message_edited" and log.entries[seq - 1].user_id != user:
-        raise Violation("decision", f"{where}: {user} edits a message of another")
+    kind, own = entry.WhichOneof("body"), log.entries[seq - 1].user_id == user
+    if not own and (kind == "message_edited" or user not in log.owners):
+        raise Violation("decision", f"{where}: {kind} by {user}, of a message of another")
+    before = state_at(log, seq, log.head)
+    if before is not None and before.deleted:
+        raise Violation("decision", f"{where}: {kind}, and {seq} was deleted before")
 
 
 def state_at(log: Log, seq: int, end: int) -> message_pb2.MessageState | None:
@@ -57,10 +63,37 @@ def state_at(log: Log, seq: int, end: int) -> message_pb2.MessageState | None:
         if about(entry) != seq:
             continue
         state.as_of = entry.seq
+        if entry.WhichOneof("body") == "message_deleted":
+            state.deleted = True
+            state.ClearField("content")
+            continue
         state.edit_seqs.append(entry.seq)
         state.edit_time.CopyFrom(entry.create_time)
         state.content.CopyFrom(entry.message_edited.content)
     return state if state.as_of else None
+
+
+def erased(log: Log, end: int) -> dict[int, int]:
+    """The positions whose content the entries up to a position have erased, each with that of the deletion."""
+    found: dict[int, int] = {}
+    for entry in log.entries[:end]:
+        if entry.WhichOneof("body") == "message_deleted":
+            seq = entry.message_deleted.seq
+            edits = (e.seq for e in log.entries[: entry.seq] if about(e) == seq and e is not entry)
+            found.update(dict.fromkeys((seq, *edits), entry.seq))
+    return found
+
+
+def without_content(entry: entry_pb2.Entry) -> entry_pb2.Entry:
+    """An entry as it is when it was erased."""
+    left = entry_pb2.Entry()
+    left.CopyFrom(entry)
+    left.erased = True
+    if left.WhichOneof("body") == "message":
+        left.message.CopyFrom(message_pb2.MessageContent())
+    else:
+        left.message_edited.ClearField("content")
+    return left
 
 
 def told(log: Log, user: str, state: message_pb2.MessageState, who: str) -> None:

@@ -25,6 +25,7 @@ from .watch import Judge, begin_attempt
 
 _CHANGES: dict[str, tuple[type[Message], type[Message]]] = {
     "SendMessage": (message_pb2.SendMessageRequest, message_pb2.SendMessageResponse),
+    "DeleteMessage": (message_pb2.DeleteMessageRequest, message_pb2.DeleteMessageResponse),
     "EditMessage": (message_pb2.EditMessageRequest, message_pb2.EditMessageResponse),
     "CreateConversation": (
         conversation_service_pb2.CreateConversationRequest,
@@ -142,7 +143,7 @@ class CallWatch:
             case message_service_pb2.GetMessageResponse():
                 entry = answer.entry
                 raw = event_pb2.Event(entry=entry).SerializeToString()
-                judge.shown(user, name, entry.seq, raw, self.who)
+                judge.shown(user, name, entry.seq, raw, self.who, call.known)
                 state = answer.state if answer.HasField("state") else None
                 if state is not None:
                     judge.state_told(user, state, self.who)
@@ -179,7 +180,8 @@ class CallWatch:
                 self._judge.state_told(self.user, event.message_state, self.who)
                 continue
             seqs.append(event.entry.seq)
-            self._judge.shown(self.user, name, event.entry.seq, event.SerializeToString(), self.who)
+            raw = event.SerializeToString()
+            self._judge.shown(self.user, name, event.entry.seq, raw, self.who, known)
             state = states.get(event.entry.seq)
             self._judge.fetched(self.user, name, event.entry.seq, state, known, self.who)
         if not seqs:

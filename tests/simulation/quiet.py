@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from tidings import Client, MemberRole, MessageFold, TidingsError
+from tidings.v1 import chat_service_pb2, message_pb2
 
+from .became import erased, without_content
 from .sdk_device import SdkDevice
 from .truth import OPEN
 from .violation import Violation
@@ -149,6 +151,7 @@ class Quiet:
         world, truth = self._world, self._world.truth
         world.judge.ledger.check(truth)
         self._inboxes()
+        self._erasures()
         texts: dict[str, tuple[str, int]] = {}
         # What a restore took back, a device whose disk forgot the answer may send again, behind what came later.
         lost = {s.text for device in world.sdk for s in device.data.said.values() if s.lost}
@@ -175,6 +178,21 @@ class Quiet:
                 there = said.text in texts
                 if said.kept and not there and not said.failed and not said.lost:
                     raise Violation("I1", f"{said.text} was taken by the SDK, and is nowhere")
+
+    def _erasures(self) -> None:
+        """What was deleted is nowhere any more."""
+        disk, truth = self._world.disk, self._world.truth
+        for name, log in truth.logs.items():
+            gone = erased(log, log.head)
+            for page in disk.read(name, 0, 1 << 40, None) if gone else ():
+                for event in chat_service_pb2.ChatResponse.FromString(page.body).events:
+                    seq = event.entry.seq
+                    if seq in gone and event.entry != without_content(log.entries[seq - 1]):
+                        raise Violation("erasure", f"{name}:{seq} was erased, and is stored")
+            for row in disk.overlays(name, 1, log.head) if gone else ():
+                state = message_pb2.MessageState.FromString(row.body)
+                if row.seq in gone and state.HasField("content"):
+                    raise Violation("erasure", f"{name}:{row.seq} was erased, its overlay is not")
 
     def _holds(self, device: SdkDevice) -> None:
         """What a device holds is what the log has at these positions, also after a restore."""

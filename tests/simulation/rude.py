@@ -274,7 +274,11 @@ class RudeDevice:
         command = request.commands.add(command_id=self._next)
         self._next += 1
         user = f"user{rng.randrange(3)}"
-        match rng.randrange(6):
+        match rng.randrange(7):
+            case 6:
+                command.delete_message.conversation_id = conversation
+                command.delete_message.request_id = change_id
+                command.delete_message.seq = rng.randint(1, self.positions.get(conversation, 9) + 2)
             case 4 | 5:
                 command.edit_message.conversation_id = conversation
                 command.edit_message.request_id = change_id

@@ -297,6 +297,9 @@ class SdkDevice:
         own = [message for message in held if message.own] or held
         seqs = [message.seq for message in (own if rng.random() < 0.7 else held)][-6:]
         seq = rng.choice(seqs) if seqs and rng.random() < 0.9 else rng.randint(1, 40)
+        if rng.random() < 0.25:
+            await client.delete_message(conversation, seq)
+            return
         for _ in range(rng.choice((1, 1, 1, 4))):
             self._edits += 1
             await client.edit_message(conversation, seq, f"{self.name} edits {self._edits}")

@@ -244,6 +244,7 @@ class StreamWatch:
             elif outcome in (
                 "send_message",
                 "edit_message",
+                "delete_message",
                 "add_members",
                 "remove_member",
                 "leave_conversation",

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
-from tidings.v1 import conversation_service_pb2, entry_pb2, error_pb2, message_pb2
+from tidings.v1 import conversation_service_pb2, entry_pb2, error_pb2, event_pb2, message_pb2
 from tidings_server.errors import Reason
 
 from .attempts import Attempt, Ledger
-from .became import asked_as, fresh, told
+from .became import asked_as, erased, fresh, told, without_content
 from .truth import Log, Truth
 from .violation import Violation
 
@@ -74,8 +74,10 @@ class Judge:
         """An entry was committed. Raises Violation when it may not be."""
         self.ledger.appeared(log, entry)
 
-    def shown(self, user: str, name: str, seq: int, raw: bytes, who: str) -> None:
-        """An entry is given to a user. Raises Violation when it is another than the stored one, or not theirs."""
+    def shown(self, user: str, name: str, seq: int, raw: bytes, who: str, known: int = 0) -> None:
+        """An entry is given to a user. Raises Violation when it is another than the stored one, or not theirs, or was
+        erased by an entry up to `known`, the position up to which the log was known when it was asked for.
+        """
         self.checks += 1
         self.known[name] = max(self.known.get(name, 0), seq)
         log = self.truth.log(name)
@@ -83,7 +85,11 @@ class Judge:
         if not 1 <= seq <= log.head:
             raise Violation("I4", f"{where} is given to {who}, and isn't stored")
         if raw != log.raw[seq - 1]:
-            raise Violation("I4", f"{where} is given to {who} other than it is stored")
+            left = event_pb2.Event(entry=without_content(log.entries[seq - 1]))
+            if seq not in erased(log, log.head) or raw != left.SerializeToString():
+                raise Violation("I4", f"{where} is given to {who} other than it is stored")
+        elif seq in erased(log, known):
+            raise Violation("erasure", f"{where} is given to {who}, and was erased")
         if not log.visible(user, seq):
             raise Violation("I9", f"{where} is given to {who}, who may not see it")
 
@@ -136,7 +142,7 @@ def begin_attempt(
     name: str = getattr(request, "conversation_id", "")
     if isinstance(request, message_pb2.SendMessageRequest):
         content, change_id = request.content.SerializeToString(), request.message_id
-    elif isinstance(request, message_pb2.EditMessageRequest):
+    elif isinstance(request, message_pb2.EditMessageRequest | message_pb2.DeleteMessageRequest):
         content, change_id = asked_as(request), request.request_id
     elif isinstance(request, conversation_service_pb2.CreateConversationRequest):
         if not request.request_id:

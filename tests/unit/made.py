@@ -20,6 +20,7 @@ from tidings_server.core.entries import (
     Entry,
     MemberRemoved,
     MembersAdded,
+    MessageDeleted,
     MessageEdited,
     MessagePosted,
     NewMember,
@@ -53,6 +54,7 @@ contents = st.builds(
 bodies: st.SearchStrategy[Body] = st.one_of(
     st.builds(MessagePosted, contents),
     st.builds(MessageEdited, positions, contents),
+    st.builds(MessageDeleted, positions),
     st.builds(ConversationCreated, kinds, texts, members),
     st.builds(MembersAdded, members),
     st.builds(MemberRemoved, user_ids),

@@ -84,6 +84,10 @@ GOOD: list[tuple[Message, c.Command]] = [
         c.EditMessage(LOG, CHANGE, 3, message_pb2.MessageContent(text=" y ").SerializeToString()),
     ),
     (
+        message_pb2.DeleteMessageRequest(conversation_id=LOG, request_id=ID, seq=3),
+        c.DeleteMessage(LOG, CHANGE, 3),
+    ),
+    (
         receipt_service_pb2.MarkDeliveredRequest(conversation_id=LOG, seq=1),
         c.MarkDelivered(LOG, 1),
     ),
@@ -241,6 +245,9 @@ edit = functools.partial(
     seq=3,
     content=message_pb2.MessageContent(text="x"),
 )
+delete = functools.partial(
+    message_pb2.DeleteMessageRequest, conversation_id=LOG, request_id=ID, seq=3
+)
 history = functools.partial(message_service_pb2.ListHistoryRequest, conversation_id=LOG)
 text = message_pb2.MessageContent
 hello = chat_service_pb2.Hello
@@ -267,6 +274,9 @@ BAD: list[tuple[Message, str]] = [
         for bad in BAD_IDS
         if bad
     ),
+    (delete(seq=0), "seq"),
+    (delete(seq=FOREVER), "seq"),
+    *((delete(request_id=bad), "request_id") for bad in BAD_IDS),
     (edit(content=None), "content.text"),
     (edit(seq=0), "seq"),
     (edit(seq=-1), "seq"),

@@ -17,9 +17,15 @@ OWNER = Membership("alice", Role.OWNER, 1, (Interval(1, 0),))
 LEFT = Membership("carol", Role.OWNER, 5, (Interval(1, 0, 5),))
 
 ALLOWED = {
-    (ConversationKind.GROUP, Role.MEMBER): {Right.READ, Right.POST, Right.EDIT, Right.LEAVE},
+    (ConversationKind.GROUP, Role.MEMBER): {
+        Right.READ,
+        Right.POST,
+        Right.EDIT,
+        Right.DELETE,
+        Right.LEAVE,
+    },
     (ConversationKind.GROUP, Role.OWNER): set(Right),
-    (ConversationKind.DIRECT, Role.MEMBER): {Right.READ, Right.POST, Right.EDIT},
+    (ConversationKind.DIRECT, Role.MEMBER): {Right.READ, Right.POST, Right.EDIT, Right.DELETE},
 }
 
 
@@ -34,7 +40,7 @@ def test_members(state: ConversationState, membership: Membership, right: Right)
         return
     with pytest.raises(DomainError) as caught:
         check(state, membership, right)
-    direct = state.kind is ConversationKind.DIRECT
+    direct = state.kind is ConversationKind.DIRECT and right is not Right.DELETE_OTHERS
     assert caught.value.reason is (Reason.DIRECT_FIXED if direct else Reason.RIGHT_MISSING)
 
 
@@ -59,4 +65,13 @@ def test_only_the_sender_edits(membership: Membership) -> None:
     check_message(membership, Right.EDIT, membership.user_id)
     with pytest.raises(DomainError) as caught:
         check_message(membership, Right.EDIT, "dora")
+    assert caught.value.reason is Reason.RIGHT_MISSING
+
+
+def test_the_sender_deletes_and_an_owner() -> None:
+    check_message(MEMBER, Right.DELETE, MEMBER.user_id)
+    check_message(OWNER, Right.DELETE, OWNER.user_id)
+    check_message(OWNER, Right.DELETE, "dora")
+    with pytest.raises(DomainError) as caught:
+        check_message(MEMBER, Right.DELETE, "dora")
     assert caught.value.reason is Reason.RIGHT_MISSING

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tidings import Gap, Message, MessageChange, MessageEdited, MessageFold, MessageState
+from tidings import (
+    Gap,
+    Message,
+    MessageChange,
+    MessageDeleted,
+    MessageEdited,
+    MessageFold,
+    MessageState,
+)
 
 START = datetime(2025, 6, 1, tzinfo=UTC)
 
@@ -43,14 +52,31 @@ def edited(seq: int, about: int, text: str) -> MessageEdited:
     )
 
 
+def deleted(seq: int, about: int) -> MessageDeleted:
+    return MessageDeleted(
+        conversation_id="c",
+        log="c",
+        seq=seq,
+        ordinal=seq,
+        time=START + timedelta(seconds=seq),
+        user_id="bob",
+        entry_id=f"d{seq}",
+        message_seq=about,
+    )
+
+
 class Server:
     """A conversation as the server has it: every entry, and the state of each message at a head."""
 
     def __init__(self, rng: random.Random, length: int) -> None:
         self.entries: list[Message | MessageChange] = []
+        gone = set()
         for seq in range(1, length + 1):
-            there = [e.seq for e in self.entries if isinstance(e, Message)]
-            if there and rng.random() < 0.6:
+            there = [e.seq for e in self.entries if isinstance(e, Message) and e.seq not in gone]
+            if there and rng.random() < 0.1:
+                gone.add(about := rng.choice(there))
+                self.entries.append(deleted(seq, about))
+            elif there and rng.random() < 0.6:
                 self.entries.append(edited(seq, rng.choice(there), f"edit {seq}"))
             else:
                 self.entries.append(message(seq))
@@ -59,19 +85,22 @@ class Server:
         """A message as it is fetched when the log ends at a head."""
         posted = self.entries[seq - 1]
         assert isinstance(posted, Message)
-        edits = [e for e in self.entries[:head] if isinstance(e, MessageEdited)]
-        edits = [e for e in edits if e.message_seq == seq]
-        if not edits:
+        changes = [e for e in self.entries[:head] if not isinstance(e, Message)]
+        changes = [e for e in changes if e.message_seq == seq]
+        edits = [e for e in changes if isinstance(e, MessageEdited)]
+        if not changes:
             return posted
+        gone = isinstance(changes[-1], MessageDeleted)
         state = MessageState(
             conversation_id="c",
             seq=seq,
-            as_of=edits[-1].seq,
-            text=edits[-1].text,
+            as_of=changes[-1].seq,
+            text=edits[-1].text if edits and not gone else None,
             edit_seqs=tuple(e.seq for e in edits),
-            edit_time=edits[-1].time,
+            edit_time=edits[-1].time if edits else None,
+            deleted=gone,
         )
-        return message(seq, state=state)
+        return replace(posted, state=state, erased=gone, text="" if gone else posted.text)
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -100,7 +129,9 @@ def test_whatever_is_fetched_in_between_the_end_is_the_same(seed: int) -> None:
     assert list(fold) == whole
     for held in whole:
         fetched = server.fetched(held.message.seq, head)
-        assert held.text == (fetched.state.text if fetched.state else fetched.text)
+        now = fetched.state.text if fetched.state else None
+        assert held.text == (fetched.text if now is None else now)
+        assert held.deleted == fetched.erased
 
 
 def test_what_looks_otherwise_is_told() -> None:

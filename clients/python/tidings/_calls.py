@@ -314,6 +314,22 @@ class Operations(abc.ABC):
         )
         return answer.seq
 
+    async def delete_message(
+        self, conversation_id: str, seq: int, *, request_id: str | None = None
+    ) -> int:
+        """Delete a message for all, an own one or, as an owner, any.
+
+        Returns the position of the deletion, 0 when it was deleted before.
+        """
+        answer = await self._call(
+            f"{_MESSAGES}/DeleteMessage",
+            message_pb2.DeleteMessageRequest(
+                conversation_id=conversation_id, request_id=request_id or self._new_id(), seq=seq
+            ),
+            message_pb2.DeleteMessageResponse.FromString,
+        )
+        return answer.seq
+
     async def edits(self, conversation_id: str, seq: int) -> list[events.MessageEdited]:
         """The edits of a message, the oldest first. What it said at first is in its own entry."""
         message = await self.get_message(conversation_id, seq=seq)

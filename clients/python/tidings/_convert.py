@@ -137,6 +137,7 @@ def state_of(state: message_pb2.MessageState) -> events.MessageState:
         reply_to=(state.content.reply_to_message_id or None) if edited else None,
         edit_seqs=tuple(state.edit_seqs),
         edit_time=time_of(state.edit_time) if state.HasField("edit_time") else None,
+        deleted=state.deleted,
     )
 
 
@@ -165,6 +166,7 @@ def entry_of(
             reply_to=message.reply_to_message_id or None,
             own=sender == user_id,
             state=state_of(state) if state is not None else None,
+            erased=entry.erased,
         )
     if body == "message_edited":
         edited = entry.message_edited
@@ -179,6 +181,18 @@ def entry_of(
             message_seq=edited.seq,
             text=edited.content.text,
             reply_to=edited.content.reply_to_message_id or None,
+            erased=entry.erased,
+        )
+    if body == "message_deleted":
+        return events.MessageDeleted(
+            conversation_id=log,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            message_seq=entry.message_deleted.seq,
         )
     if body == "conversation_created":
         created = entry.conversation_created

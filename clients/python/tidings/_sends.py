@@ -201,5 +201,7 @@ class Sends:
         item = self.outbox.get(entry.id)
         if item is None or item.message.conversation_id != entry.conversation_id:
             return
-        if entry.message == message_pb2.MessageContent.FromString(item.message.content):
+        if entry.erased or entry.message == message_pb2.MessageContent.FromString(
+            item.message.content
+        ):
             self._sent(item, entry.seq, _convert.ms_of(entry.create_time))

@@ -26,6 +26,7 @@ __all__ = [
     "MembersAdded",
     "Message",
     "MessageChange",
+    "MessageDeleted",
     "MessageEdited",
     "MessageFailed",
     "MessagePending",
@@ -73,10 +74,11 @@ class MessageState:
         conversation_id: The conversation.
         seq: The position of the message.
         as_of: The position up to which it is folded.
-        text: What the message says now; None when it was never edited.
+        text: What the message says now; None when it was never edited, or is deleted.
         reply_to: The id of the message that it replies to now, or None.
         edit_seqs: The positions of the entries that edited it, ascending.
         edit_time: When it was last edited, in UTC, or None.
+        deleted: Whether it was deleted for all.
     """
 
     conversation_id: str
@@ -86,6 +88,7 @@ class MessageState:
     reply_to: str | None = None
     edit_seqs: tuple[int, ...] = ()
     edit_time: datetime | None = None
+    deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +101,14 @@ class Message(LogEntry):
         own: Whether the own user sent it, from whichever device.
         state: What became of it, when it was fetched and something happened to it; otherwise None. On the stream it is
             None: what happens to the message follows.
+        erased: Whether its content is gone, because it was deleted for all. The text is empty then.
     """
 
     text: str
     reply_to: str | None
     own: bool
     state: MessageState | None = None
+    erased: bool = False
 
     @property
     def message_id(self) -> str:
@@ -119,11 +124,24 @@ class MessageEdited(LogEntry):
         message_seq: The position of the message. It may be one that was never seen here.
         text: What it says from here on.
         reply_to: The id of the message that it replies to from here on, or None.
+        erased: Whether its content is gone, because the message was deleted for all. The text is empty then.
     """
 
     message_seq: int
     text: str
     reply_to: str | None
+    erased: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageDeleted(LogEntry):
+    """A message was deleted for all: what is kept of its content, and that of its edits, is to be dropped.
+
+    Attributes:
+        message_seq: The position of the message. It may be one that was never seen here.
+    """
+
+    message_seq: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,7 +396,7 @@ class ConnectionState:
     error: TidingsError | None = None
 
 
-MessageChange: TypeAlias = MessageEdited
+MessageChange: TypeAlias = MessageEdited | MessageDeleted
 """What happens to a message: an entry that names the message as `message_seq`."""
 
 Entry: TypeAlias = (

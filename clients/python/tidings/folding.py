@@ -27,13 +27,18 @@ class FoldedMessage:
 
     @property
     def text(self) -> str:
-        """What it says now."""
+        """What it says now; nothing when it is deleted."""
         return self.message.text if self.state.text is None else self.state.text
 
     @property
     def reply_to(self) -> str | None:
         """The id of the message that it replies to now, or None."""
         return self.message.reply_to if self.state.text is None else self.state.reply_to
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it was deleted for all."""
+        return self.message.erased or self.state.deleted
 
     @property
     def edited(self) -> bool:
@@ -78,8 +83,12 @@ class MessageFold:
             # What is held of it was never known to be applied: what became of it may be in the gap as well.
             first = event.stale_from_seq or event.from_seq
             for seq in [seq for seq in self._messages if first <= seq <= event.to_seq]:
-                del self._messages[seq]
+                self.forget(seq)
         return None
+
+    def forget(self, seq: int) -> None:
+        """Hold the message at a position no more."""
+        self._messages.pop(seq, None)
 
     def drop(self, seq: int) -> None:
         """Nothing holds that was made beyond a position: drop it. See IncarnationChanged and PositionLost.
@@ -99,7 +108,7 @@ class MessageFold:
         )
         if held is not None and held.state.as_of >= state.as_of:
             return None
-        folded = FoldedMessage(replace(message, state=None), state)
+        folded = _without_erased(FoldedMessage(replace(message, state=None), state))
         waiting = self._waiting.pop(message.seq, [])
         self._waiting_count -= len(waiting)
         for change in waiting:
@@ -111,7 +120,7 @@ class MessageFold:
         held = self._messages.get(state.seq)
         if held is None or held.state.as_of >= state.as_of:
             return None
-        self._messages[state.seq] = FoldedMessage(held.message, state)
+        self._messages[state.seq] = _without_erased(FoldedMessage(held.message, state))
         return state.seq
 
     def _take_change(self, change: MessageChange) -> int | None:
@@ -145,4 +154,13 @@ def _folded(held: FoldedMessage, change: MessageChange) -> FoldedMessage:
             edit_seqs=(*state.edit_seqs, change.seq),
             edit_time=change.time,
         )
-    return FoldedMessage(held.message, state)
+    else:
+        state = replace(state, as_of=change.seq, text=None, reply_to=None, deleted=True)
+    return _without_erased(FoldedMessage(held.message, state))
+
+
+def _without_erased(held: FoldedMessage) -> FoldedMessage:
+    """A message, without its content when it is deleted."""
+    if not held.state.deleted:
+        return held
+    return FoldedMessage(replace(held.message, text="", reply_to=None, erased=True), held.state)

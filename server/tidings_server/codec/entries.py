@@ -19,6 +19,7 @@ from ..core.entries import (
     Entry,
     MemberRemoved,
     MembersAdded,
+    MessageDeleted,
     MessageEdited,
     MessagePosted,
     NewMember,
@@ -95,6 +96,8 @@ def _encode_body(seq: int, body: Body) -> bytes:
         case MessageEdited(about, content):
             entry.message_edited.seq = about
             entry.message_edited.content.ParseFromString(content)
+        case MessageDeleted(about):
+            entry.message_deleted.seq = about
         case ConversationCreated(kind, title, members):
             created = entry.conversation_created
             created.kind = kind.value  # type: ignore[assignment]
@@ -133,6 +136,7 @@ def decode_entry(entry: entry_pb2.Entry) -> Entry:
         entry.user_id,
         time.seconds * 1000 + time.nanos // 1_000_000,
         _decode_body(entry),
+        entry.erased,
     )
 
 
@@ -151,6 +155,8 @@ def _decode_known(entry: entry_pb2.Entry) -> Body:
         case "message_edited":
             edited = entry.message_edited
             return MessageEdited(edited.seq, edited.content.SerializeToString())
+        case "message_deleted":
+            return MessageDeleted(entry.message_deleted.seq)
         case "conversation_created":
             created = entry.conversation_created
             return ConversationCreated(

@@ -66,6 +66,7 @@ def _response_message_changed(r: c.MessageChanged) -> Message:
 
 _MESSAGE_RESPONSES: dict[type, Callable[..., Message]] = {
     c.EditMessage: message_pb2.EditMessageResponse,
+    c.DeleteMessage: message_pb2.DeleteMessageResponse,
 }
 
 

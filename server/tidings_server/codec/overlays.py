@@ -20,6 +20,7 @@ def dump_overlay(log: str, overlay: Overlay) -> bytes:
         as_of=overlay.as_of,
         edit_seqs=overlay.edits,
         edit_time=to_timestamp(overlay.edit_ms),
+        deleted=overlay.deleted,
     )
     if overlay.content:
         state.content.ParseFromString(overlay.content)
@@ -36,6 +37,7 @@ def load_overlay(raw: bytes) -> Overlay:
         state.content.SerializeToString(),
         tuple(state.edit_seqs),
         time.seconds * 1000 + time.nanos // 1_000_000,
+        state.deleted,
     )
 
 

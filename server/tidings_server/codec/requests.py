@@ -59,6 +59,7 @@ class RequestReader:
             chat_service_pb2.Hello: self._hello,
             message_pb2.SendMessageRequest: self._send,
             message_pb2.EditMessageRequest: self._edit,
+            message_pb2.DeleteMessageRequest: self._delete,
             receipt_service_pb2.MarkDeliveredRequest: self._mark_delivered,
             receipt_service_pb2.MarkReadRequest: self._mark_read,
             chat_service_pb2.RefreshToken: self._refresh_token,
@@ -192,6 +193,13 @@ class RequestReader:
             fields.change_id("request_id", r.request_id),
             fields.position("seq", r.seq),
             self._content(r.content),
+        )
+
+    def _delete(self, r: message_pb2.DeleteMessageRequest) -> c.DeleteMessage:
+        return c.DeleteMessage(
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
+            fields.position("seq", r.seq),
         )
 
     def _content(self, content: message_pb2.MessageContent) -> bytes:

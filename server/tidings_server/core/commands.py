@@ -60,6 +60,15 @@ class EditMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteMessage:
+    """Deletes the message at `seq` for all."""
+
+    conversation_id: str
+    id: ChangeId
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class CreateConversation:
     """Creates a group, or gets a direct conversation. `user_ids` are the others, without
     doubles.
@@ -199,6 +208,7 @@ Command = (
     Hello
     | SendMessage
     | EditMessage
+    | DeleteMessage
     | CreateConversation
     | AddMembers
     | RemoveMember
@@ -234,7 +244,7 @@ class Sent:
 class MessageChanged:
     """A change of a message is durable at `seq`; 0 when there was nothing to change. `command` says which it was."""
 
-    command: type[EditMessage]
+    command: type[EditMessage] | type[DeleteMessage]
     seq: int
     time_ms: int
 

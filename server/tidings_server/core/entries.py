@@ -95,8 +95,15 @@ class UnknownBody:
     """A kind that this version does not know. Its log may be read, but not appended to."""
 
 
-MessageChange = MessageEdited
-MESSAGE_CHANGES = (MessageEdited,)
+@dataclass(frozen=True, slots=True)
+class MessageDeleted:
+    """The message at `seq` is deleted for all, and its content and that of its edits is erased."""
+
+    seq: int
+
+
+MessageChange = MessageEdited | MessageDeleted
+MESSAGE_CHANGES = (MessageEdited, MessageDeleted)
 """What happens to a message that was posted: each names its position as `seq`."""
 
 Body = (
@@ -128,7 +135,8 @@ class Entry:
     """One change at one position.
 
     `ordinal` is the number of messages up to and including this entry; `time_ms` is the page's
-    stamp; `id` is a UUID in lower-case text form, unique for (log, user_id).
+    stamp; `id` is a UUID in lower-case text form, unique for (log, user_id). `erased` says that the
+    content of the body is gone.
     """
 
     log: str
@@ -138,3 +146,4 @@ class Entry:
     user_id: str
     time_ms: int
     body: Body
+    erased: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .entries import Entry, MessageEdited
+from .entries import Entry, MessageDeleted, MessageEdited
 from .records import record
 
 MAX_EDITS = 100
@@ -16,7 +16,8 @@ class Overlay:
     """What became of the message at `seq` by the entries up to `as_of`.
 
     `content` is a serialised `MessageContent`, empty while that of the message's own entry holds. `edits` are the
-    positions of the entries that edited it, ascending, and `edit_ms` is the time of the newest, 0 for none.
+    positions of the entries that edited it, ascending, and `edit_ms` is the time of the newest, 0 for none. When it is
+    `deleted`, its content and that of its edits is erased.
     """
 
     seq: int
@@ -24,6 +25,7 @@ class Overlay:
     content: bytes = b""
     edits: tuple[int, ...] = ()
     edit_ms: int = 0
+    deleted: bool = False
 
 
 def fold_overlay(before: Overlay | None, seq: int, entry: Entry) -> Overlay:
@@ -42,4 +44,6 @@ def fold_overlay(before: Overlay | None, seq: int, entry: Entry) -> Overlay:
                 edits=(*state.edits, entry.seq),
                 edit_ms=entry.time_ms,
             )
+        case MessageDeleted():
+            return replace(state, as_of=entry.seq, content=b"", deleted=True)
     raise TypeError(f"{type(entry.body).__name__} is about no message")

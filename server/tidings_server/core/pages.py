@@ -33,6 +33,8 @@ class PageFlag:
     """It needs a view of its own for each reader and must be decoded."""
     CHANGE: Final = 8
     """Its last entry is about an earlier message."""
+    ERASURE: Final = 16
+    """Its last entry erases content of earlier ones."""
 
 
 @record(frozen=True, slots=True)

@@ -16,20 +16,23 @@ class Right(Enum):
     READ = "read"
     POST = "post"
     EDIT = "edit own messages"
+    DELETE = "delete own messages"
+    DELETE_OTHERS = "delete messages of others"
     ADD_MEMBERS = "add members"
     REMOVE_MEMBERS = "remove members"
     LEAVE = "leave"
 
 
 RIGHTS: dict[Role, frozenset[Right]] = {
-    Role.MEMBER: frozenset({Right.READ, Right.POST, Right.EDIT, Right.LEAVE}),
+    Role.MEMBER: frozenset({Right.READ, Right.POST, Right.EDIT, Right.DELETE, Right.LEAVE}),
     Role.OWNER: frozenset(Right),
 }
 
 _GROUP_ONLY = frozenset({Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE})
 
 
-_OWN_ONLY = frozenset({Right.EDIT})
+_FOR_OTHERS: dict[Right, Right | None] = {Right.EDIT: None, Right.DELETE: Right.DELETE_OTHERS}
+"""Rights for one's own messages, each with the right that those of others need; None: nobody has it."""
 
 
 def check(state: ConversationState, membership: Membership | None, right: Right) -> Membership:
@@ -51,7 +54,9 @@ def check(state: ConversationState, membership: Membership | None, right: Right)
 def check_message(membership: Membership, right: Right, author: str) -> None:
     """Whether a member with the right has it for a message of this author.
 
-    Raises RIGHT_MISSING for a right that everybody has for their own messages only.
+    Raises RIGHT_MISSING for messages of others, where that is a right of its own.
     """
-    if right in _OWN_ONLY and author != membership.user_id:
+    if author == membership.user_id or right not in _FOR_OTHERS:
+        return
+    if _FOR_OTHERS[right] not in RIGHTS[membership.role]:
         raise DomainError(Reason.RIGHT_MISSING, f"The caller has only the right to {right.value}.")

@@ -166,7 +166,7 @@ class CatchUp:
             return None
         async with self._slots:
             pages = await self._pages.read(
-                position.log, first - 1, max_bytes=CHUNK_BYTES, upto=last
+                position.log, first - 1, max_bytes=CHUNK_BYTES, upto=last, head=position.head
             )
         # Nothing else moves `sent` while a log lags, but the session may have ended meanwhile.
         if self.closed:

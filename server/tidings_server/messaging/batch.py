@@ -14,6 +14,7 @@ from ..core.entries import (
     Body,
     Entry,
     MemberRemoved,
+    MessageDeleted,
     MessagePosted,
 )
 from ..core.ids import SKEW_MS
@@ -120,8 +121,10 @@ def build(
 def _flags(state: LogState, seq: int, body: Body) -> int:
     """What a reader must know of an entry that is no message."""
     if isinstance(body, MESSAGE_CHANGES):
-        told = folding.told_older(state.conversation, seq)
-        return PageFlag.CHANGE if told else PageFlag.CHANGE | PageFlag.STATE
+        flags = 0 if folding.told_older(state.conversation, seq) else PageFlag.STATE
+        if isinstance(body, MessageDeleted):
+            flags |= PageFlag.ERASURE
+        return flags | PageFlag.CHANGE
     flags = PageFlag.STATE if isinstance(body, STATE_BODIES) else 0
     return flags | PageFlag.REMOVAL if isinstance(body, MemberRemoved) else flags
 

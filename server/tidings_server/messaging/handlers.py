@@ -52,6 +52,7 @@ class Handlers:
         self._handlers: dict[type, Handler] = {
             c.SendMessage: self._send,
             c.EditMessage: messages.edit,
+            c.DeleteMessage: messages.delete,
             c.CreateConversation: conversations.create,
             c.AddMembers: conversations.add,
             c.RemoveMember: conversations.remove,

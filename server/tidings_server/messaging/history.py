@@ -27,12 +27,13 @@ limit of 4 MiB.
 
 @dataclass(frozen=True, slots=True)
 class _Visible:
-    """What a caller may see of a log: the parts, ascending; the last position, or None for a member; and whether
-    anything ever happened to a message in it.
+    """What a caller may see of a log that ends at `head`: the parts, ascending; the last position, or None for a
+    member; and whether anything ever happened to a message in it.
     """
 
     ranges: list[tuple[int, int]]
     upto: int | None
+    head: int
     changed: bool
 
 
@@ -54,7 +55,7 @@ class History:
         ranges = visible.ranges
         start = _position(command.page_token) or command.from_seq
         if command.ascending:
-            found = await self._ascending(log, ranges, start, command.page_size)
+            found = await self._ascending(log, visible, start, command.page_size)
         else:
             found = await self._descending(log, ranges, start, command.page_size)
         if not found:
@@ -81,7 +82,7 @@ class History:
         if not visible:
             raise message_not_found(field)
         seq = min(visible)
-        pages = await self._pages.read(log, seq - 1, max_bytes=1, upto=seq)
+        pages = await self._pages.read(log, seq - 1, max_bytes=1, upto=seq, head=readable.head)
         if not pages:
             raise message_not_found(field)
         (event, *became), _ = await self._with_states(
@@ -114,24 +115,28 @@ class History:
             if log != inbox_log(caller.user_id):
                 raise conversation_not_found()
             head = await self._sequencer.head(log)
-            return _Visible([(1, head)] if head else [], None, changed=False)
+            return _Visible([(1, head)] if head else [], None, head, changed=False)
         view = await self._sequencer.view(log, caller.user_id)
         membership: Membership | None = view.membership
         if view.conversation.kind is None or membership is None:
             raise conversation_not_found()
         await self._sequencer.folded(log)
         changed = view.conversation.changed_bucket > 0
-        return _Visible(membership.ranges(1, view.head), membership.last_visible, changed)
+        return _Visible(
+            membership.ranges(1, view.head), membership.last_visible, view.head, changed
+        )
 
     async def _ascending(
-        self, log: str, ranges: list[tuple[int, int]], start: int, count: int
+        self, log: str, visible: _Visible, start: int, count: int
     ) -> list[tuple[int, bytes]]:
         found: list[tuple[int, bytes]] = []
         size = 0
-        for low, high in ranges:
+        for low, high in visible.ranges:
             at = max(low, start)
             while at <= high and len(found) < count and size < _MOST_BYTES:
-                pages = await self._pages.read(log, at - 1, max_bytes=_CHUNK_BYTES, upto=high)
+                pages = await self._pages.read(
+                    log, at - 1, max_bytes=_CHUNK_BYTES, upto=high, head=visible.head
+                )
                 if not pages:
                     return found
                 for part in _split(pages, at, min(high, at + count - len(found) - 1)):

@@ -195,7 +195,10 @@ async def look_up(
 
 
 def _repeated(proposal: Proposal, entry: Entry) -> Committed | DomainError:
-    if proposal.same_as(entry.body):
+    # Of what was erased nobody can tell any more what it said.
+    if proposal.same_as(entry.body) or (
+        entry.erased and type(entry.body) is type(proposal.asked())
+    ):
         return Committed(entry.seq, entry.time_ms)
     return DomainError(
         Reason.ID_REUSED,

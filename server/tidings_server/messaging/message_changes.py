@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 from ..codec.overlays import load_overlay
 from ..core.commands import ChangeId
-from ..core.entries import Body, Entry, MessageEdited, MessagePosted
+from ..core.entries import Body, Entry, MessageDeleted, MessageEdited, MessagePosted
 from ..core.memberships import Membership
 from ..core.overlays import MAX_EDITS, Overlay
 from ..core.permissions import Right, check, check_message
@@ -73,6 +73,25 @@ class ChangeMessage(Proposal):
         """What to append for a message that has come to this; see `decide`."""
 
 
+class Delete(ChangeMessage):
+    """The deletion of a message for all."""
+
+    __slots__ = ()
+    right = Right.DELETE
+
+    def asked(self) -> Body:
+        """See `Proposal`."""
+        return MessageDeleted(self.seq)
+
+    def changed(self, overlay: Overlay) -> Body | None:
+        """See `ChangeMessage`."""
+        return None if overlay.deleted else self.asked()
+
+    def same_as(self, body: Body) -> bool:
+        """See `Proposal`."""
+        return body == self.asked()
+
+
 class Edit(ChangeMessage):
     """Another content of a message."""
 
@@ -97,6 +116,8 @@ class Edit(ChangeMessage):
 
     def changed(self, overlay: Overlay) -> Body | None:
         """See `ChangeMessage`."""
+        if overlay.deleted:
+            raise message_not_found("seq")
         if len(overlay.edits) >= MAX_EDITS:
             raise DomainError(
                 Reason.EDIT_LIMIT, f"A message is edited at most {MAX_EDITS} times.", field="seq"

@@ -1,19 +1,25 @@
-"""Effects of changes of messages: the overlays that readers are given with them."""
+"""Effects of changes of messages: overlays, which readers are given with them, and the erasure of what was deleted."""
 
 from __future__ import annotations
 
+from ..codec.erasing import erased
 from ..codec.overlays import dump_overlay, load_overlay
 from ..core.entries import MESSAGE_CHANGES, Entry
 from ..core.overlays import fold_overlay
+from ..core.pages import rewritten
 from ..core.state import ConversationState
-from ..storage.base import OverlayRow, Store
+from ..storage.base import OverlayRow, Store, StoreUnavailable
+from ..storage.tail_cache import TailCache
+
+_TRIES = 100
 
 
 class MessageEffects:
-    """Folds changes into overlays."""
+    """Folds changes into overlays, and erases."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, pages: TailCache) -> None:
         self._store = store
+        self._pages = pages
 
     async def __call__(self, log: str, change: Entry, conversation: ConversationState) -> None:  # noqa: ARG002
         """Writes the effects of one change; those of earlier changes of the log are written before. Raises
@@ -27,3 +33,20 @@ class MessageEffects:
         if overlay != before:
             row = OverlayRow(seq, overlay.as_of, dump_overlay(log, overlay))
             await self._store.put_overlays(log, [row])
+        if overlay.deleted:
+            await self._erase(log, (seq, *overlay.edits))
+
+    async def _erase(self, log: str, seqs: tuple[int, ...]) -> None:
+        """Erases the content of entries from their pages."""
+        wanted = frozenset(seqs)
+        for seq in seqs:
+            for _ in range(_TRIES):
+                (page,) = await self._store.read(log, seq - 1, max_bytes=1, upto=seq)
+                body = erased(page.body, wanted)
+                if body == page.body or await self._store.rewrite(
+                    log, rewritten(page, body, page.flags)
+                ):
+                    break
+            else:
+                raise StoreUnavailable("others rewrite a page all the time")
+        self._pages.forget(log)

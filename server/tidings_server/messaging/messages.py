@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..core.commands import EditMessage, MessageChanged
+from ..core.commands import DeleteMessage, EditMessage, MessageChanged
 from ..core.principal import Principal
-from .message_changes import Edit
+from .message_changes import Delete, Edit
 from .proposals import Submits, commit
 
 
@@ -28,3 +28,13 @@ class Messages:
             ),
         )
         return MessageChanged(EditMessage, committed.seq, committed.time_ms)
+
+    async def delete(self, caller: Principal, command: DeleteMessage) -> MessageChanged:
+        """Deletes a message for all."""
+        committed = await commit(
+            self._submits,
+            lambda done: Delete(
+                command.conversation_id, command.id, caller.user_id, done, command.seq
+            ),
+        )
+        return MessageChanged(DeleteMessage, committed.seq, committed.time_ms)

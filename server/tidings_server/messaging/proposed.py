@@ -10,11 +10,12 @@ from ..core.entries import (
     Entry,
     MemberRemoved,
     MembersAdded,
+    MessageDeleted,
     MessageEdited,
     MessagePosted,
 )
 from ..core.ids import id_bytes, uuid7_time
-from .message_changes import Edit
+from .message_changes import Delete, Edit
 from .proposals import Add, Create, Done, NoteInInbox, PostMessage, Proposal, Remove
 
 
@@ -30,6 +31,8 @@ def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done)
             return PostMessage(log, change_id, user, done, content, after)
         case MessageEdited(seq, content):
             return Edit(log, change_id, user, done, seq, content)
+        case MessageDeleted(seq):
+            return Delete(log, change_id, user, done, seq)
         case ConversationCreated():
             return Create(log, change_id, user, done, entry.body)
         case MembersAdded(members):

@@ -34,6 +34,7 @@ RULES: dict[str, Access] = {
     "/tidings.v1.ConversationService/LeaveConversation": Access.USER,
     "/tidings.v1.MessageService/SendMessage": Access.USER,
     "/tidings.v1.MessageService/EditMessage": Access.USER,
+    "/tidings.v1.MessageService/DeleteMessage": Access.USER,
     "/tidings.v1.MessageService/ListHistory": Access.USER,
     "/tidings.v1.MessageService/GetMessage": Access.USER,
     "/tidings.v1.ReceiptService/MarkDelivered": Access.USER,

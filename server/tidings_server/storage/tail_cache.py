@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from ..core.pages import Page
+from ..core.pages import Page, PageFlag
 from .base import Store
 
 _PAGE_OVERHEAD = 300
@@ -40,6 +40,9 @@ class TailCache:
 
     def add(self, log: str, page: Page) -> None:
         """Takes a page that was committed. Pages that are held already are passed over."""
+        if page.flags & PageFlag.ERASURE:
+            # What it erases may be held, and is held no more once this is told.
+            self.forget(log)
         tail = self._tails.get(log)
         if tail is None:
             tail = self._tails[log] = _Tail()
@@ -66,13 +69,18 @@ class TailCache:
             self._drop(tail, len(tail.pages))
 
     async def read(
-        self, log: str, after: int, *, max_bytes: int, upto: int | None = None
+        self, log: str, after: int, *, max_bytes: int, upto: int | None = None, head: int = 0
     ) -> Sequence[Page]:
         """See `Store.read`; except that pages newer than the newest held may be left out when some
-        are given.
+        are given. What entries up to `head` have erased is not in them.
         """
         tail = self._tails.get(log)
-        if tail is not None and tail.pages and tail.pages[0].first_seq <= after + 1:
+        if (
+            tail is not None
+            and tail.pages
+            and tail.pages[0].first_seq <= after + 1
+            and tail.pages[-1].last_seq >= head
+        ):
             found = self._held(tail, after, max_bytes, upto)
             if found:
                 self._tails.move_to_end(log)

@@ -37,8 +37,10 @@ class Entry(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     MESSAGE_EDITED_FIELD_NUMBER: _builtins.int
+    MESSAGE_DELETED_FIELD_NUMBER: _builtins.int
     CONVERSATION_CREATED_FIELD_NUMBER: _builtins.int
     MEMBERS_ADDED_FIELD_NUMBER: _builtins.int
     MEMBER_REMOVED_FIELD_NUMBER: _builtins.int
@@ -56,6 +58,10 @@ class Entry(_message.Message):
     """
     user_id: _builtins.str
     """The user who made the change. At most 128 bytes of UTF-8."""
+    erased: _builtins.bool
+    """Whether the content was erased, because the message was deleted for all. Of the body only the positions are left, and that
+    it is of this kind: it still counts as what it was. Default: false.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the entry was committed, by the server's clock, in milliseconds. It never goes back along a log."""
@@ -67,6 +73,10 @@ class Entry(_message.Message):
     @_builtins.property
     def message_edited(self) -> Global___MessageEdited:
         """A message was edited."""
+
+    @_builtins.property
+    def message_deleted(self) -> Global___MessageDeleted:
+        """A message was deleted for all."""
 
     @_builtins.property
     def conversation_created(self) -> Global___ConversationCreated:
@@ -97,19 +107,21 @@ class Entry(_message.Message):
         id: _builtins.str = ...,
         user_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        erased: _builtins.bool = ...,
         message: _message_pb2.MessageContent | None = ...,
         message_edited: Global___MessageEdited | None = ...,
+        message_deleted: Global___MessageDeleted | None = ...,
         conversation_created: Global___ConversationCreated | None = ...,
         members_added: Global___MembersAdded | None = ...,
         member_removed: Global___MemberRemoved | None = ...,
         conversation_joined: Global___ConversationJoined | None = ...,
         conversation_left: Global___ConversationLeft | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_edited", b"message_edited"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "id", b"id", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_edited", b"message_edited", "ordinal", b"ordinal", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "erased", b"erased", "id", b"id", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "ordinal", b"ordinal", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "conversation_created", "members_added", "member_removed", "conversation_joined", "conversation_left"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "conversation_created", "members_added", "member_removed", "conversation_joined", "conversation_left"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -142,6 +154,30 @@ class MessageEdited(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MessageEdited: _TypeAlias = MessageEdited  # noqa: Y015
+
+@_typing.final
+class MessageDeleted(_message.Message):
+    """MessageDeleted takes a message away from everybody. Its content and that of its edits is erased wherever it is stored; their
+    positions and ids stay.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """The position of the message."""
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageDeleted: _TypeAlias = MessageDeleted  # noqa: Y015
 
 @_typing.final
 class ConversationCreated(_message.Message):

@@ -46,6 +46,11 @@ class MessageServiceStub:
                 request_serializer=tidings_dot_v1_dot_message__pb2.EditMessageRequest.SerializeToString,
                 response_deserializer=tidings_dot_v1_dot_message__pb2.EditMessageResponse.FromString,
                 _registered_method=True)
+        self.DeleteMessage = channel.unary_unary(
+                '/tidings.v1.MessageService/DeleteMessage',
+                request_serializer=tidings_dot_v1_dot_message__pb2.DeleteMessageRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_message__pb2.DeleteMessageResponse.FromString,
+                _registered_method=True)
         self.ListHistory = channel.unary_unary(
                 '/tidings.v1.MessageService/ListHistory',
                 request_serializer=tidings_dot_v1_dot_message__service__pb2.ListHistoryRequest.SerializeToString,
@@ -79,6 +84,15 @@ class MessageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteMessage(self, request, context):
+        """DeleteMessage deletes a message for all: its sender may, and an owner of the conversation, otherwise PERMISSION_DENIED
+        (RIGHT_MISSING). What is no message, or not for the caller to read, is NOT_FOUND (MESSAGE_NOT_FOUND). When it returns, no
+        read gives the content any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListHistory(self, request, context):
         """ListHistory lists the entries of a conversation, or of the caller's inbox, in either direction from any position.
         """
@@ -105,6 +119,11 @@ def add_MessageServiceServicer_to_server(servicer, server):
                     servicer.EditMessage,
                     request_deserializer=tidings_dot_v1_dot_message__pb2.EditMessageRequest.FromString,
                     response_serializer=tidings_dot_v1_dot_message__pb2.EditMessageResponse.SerializeToString,
+            ),
+            'DeleteMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteMessage,
+                    request_deserializer=tidings_dot_v1_dot_message__pb2.DeleteMessageRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_message__pb2.DeleteMessageResponse.SerializeToString,
             ),
             'ListHistory': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHistory,
@@ -172,6 +191,33 @@ class MessageService:
             '/tidings.v1.MessageService/EditMessage',
             tidings_dot_v1_dot_message__pb2.EditMessageRequest.SerializeToString,
             tidings_dot_v1_dot_message__pb2.EditMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.MessageService/DeleteMessage',
+            tidings_dot_v1_dot_message__pb2.DeleteMessageRequest.SerializeToString,
+            tidings_dot_v1_dot_message__pb2.DeleteMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,11 @@ class MessageServiceStub:
     edited at most 100 times, otherwise FAILED_PRECONDITION (EDIT_LIMIT). What is no message, deleted, or not for the caller to
     read, is NOT_FOUND (MESSAGE_NOT_FOUND). The same request_id again returns the same position.
     """
+    DeleteMessage: _grpc.UnaryUnaryMultiCallable[_message_pb2.DeleteMessageRequest, _message_pb2.DeleteMessageResponse]
+    """DeleteMessage deletes a message for all: its sender may, and an owner of the conversation, otherwise PERMISSION_DENIED
+    (RIGHT_MISSING). What is no message, or not for the caller to read, is NOT_FOUND (MESSAGE_NOT_FOUND). When it returns, no
+    read gives the content any more.
+    """
     ListHistory: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListHistoryRequest, _message_service_pb2.ListHistoryResponse]
     """ListHistory lists the entries of a conversation, or of the caller's inbox, in either direction from any position."""
     GetMessage: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.GetMessageRequest, _message_service_pb2.GetMessageResponse]
@@ -61,6 +66,11 @@ class MessageServiceAsyncStub(MessageServiceStub):
     """EditMessage gives a message another content. Only its sender may, otherwise PERMISSION_DENIED (RIGHT_MISSING). A message is
     edited at most 100 times, otherwise FAILED_PRECONDITION (EDIT_LIMIT). What is no message, deleted, or not for the caller to
     read, is NOT_FOUND (MESSAGE_NOT_FOUND). The same request_id again returns the same position.
+    """
+    DeleteMessage: _aio.UnaryUnaryMultiCallable[_message_pb2.DeleteMessageRequest, _message_pb2.DeleteMessageResponse]  # type: ignore[assignment]
+    """DeleteMessage deletes a message for all: its sender may, and an owner of the conversation, otherwise PERMISSION_DENIED
+    (RIGHT_MISSING). What is no message, or not for the caller to read, is NOT_FOUND (MESSAGE_NOT_FOUND). When it returns, no
+    read gives the content any more.
     """
     ListHistory: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListHistoryRequest, _message_service_pb2.ListHistoryResponse]  # type: ignore[assignment]
     """ListHistory lists the entries of a conversation, or of the caller's inbox, in either direction from any position."""
@@ -89,6 +99,17 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         """EditMessage gives a message another content. Only its sender may, otherwise PERMISSION_DENIED (RIGHT_MISSING). A message is
         edited at most 100 times, otherwise FAILED_PRECONDITION (EDIT_LIMIT). What is no message, deleted, or not for the caller to
         read, is NOT_FOUND (MESSAGE_NOT_FOUND). The same request_id again returns the same position.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteMessage(
+        self,
+        request: _message_pb2.DeleteMessageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_message_pb2.DeleteMessageResponse, _abc.Awaitable[_message_pb2.DeleteMessageResponse]]:
+        """DeleteMessage deletes a message for all: its sender may, and an owner of the conversation, otherwise PERMISSION_DENIED
+        (RIGHT_MISSING). What is no message, or not for the caller to read, is NOT_FOUND (MESSAGE_NOT_FOUND). When it returns, no
+        read gives the content any more.
         """
 
     @_abc_1.abstractmethod
