@@ -62,6 +62,25 @@ async def test_a_reply_quotes_what_it_answers_even_if_that_is_long_ago(server: S
         assert "↩" not in alice.text
 
 
+async def test_messages_are_edited_and_deleted(server: Server) -> None:
+    await direct(server, "bob", "alice", "from bob")
+    async with screen(server, "alice") as alice, screen(server, "bob") as bob:
+        await alice.open("bob")
+        await bob.open("alice")
+        await alice.say("helo")
+        await bob.reads("helo")
+        await alice.type('/edit "hello", she said')
+        for one in (alice, bob):
+            await one.reads('"hello", she said')
+            await one.sees(" edited")
+        await bob.type("/delete")
+        for one in (alice, bob):
+            await one.until(lambda one=one: "from bob" not in one.text, "it is gone everywhere")
+            await one.reads("(deleted)")
+        await bob.type("/edit mine")
+        await bob.is_told("Which message?")
+
+
 async def test_what_is_refused_stays_with_its_reason_until_it_is_given_up(
     server: Server, tmp_path: Path
 ) -> None:

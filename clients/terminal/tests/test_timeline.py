@@ -5,15 +5,19 @@ from __future__ import annotations
 from tidings import (
     Gap,
     IncarnationChanged,
+    Message,
+    MessageDeleted,
+    MessageEdited,
     MessageFailed,
     MessageSent,
+    MessageState,
     NotFound,
     PositionLost,
     Unavailable,
 )
 from tidings_chat.model import Chat, Loading, Model
 
-from .made import ME, TALK, at, loaded, message, pending, told
+from .made import ME, TALK, at, common, loaded, message, pending, told
 
 
 def open_model(head: int = 10) -> tuple[Model, Chat]:
@@ -195,3 +199,47 @@ def test_quotes_that_are_not_held_are_missing_until_they_are_known() -> None:
     quoted = chat.timeline.find("id-2")
     assert quoted is not None
     assert quoted.text == "text 2"
+
+
+# What becomes of messages
+
+
+def edited(seq: int, about: int, text: str) -> MessageEdited:
+    return MessageEdited(**common(seq, "bob"), message_seq=about, text=text, reply_to=None)
+
+
+def deleted(seq: int, about: int) -> MessageDeleted:
+    return MessageDeleted(**common(seq, "bob"), message_seq=about)
+
+
+def texts(chat: Chat) -> list[str]:
+    return [e.text for e in chat.timeline.entries if isinstance(e, Message)]
+
+
+def test_messages_are_shown_as_they_are_now() -> None:
+    model, _ = open_model()
+    chat = loaded(model, message(9), message(10))
+    model.fold(edited(11, 9, "better"))
+    assert (seqs(chat), texts(chat)) == ([9, 10], ["better", "text 10"])
+    model.fold(deleted(12, 10))
+    assert texts(chat) == ["better", ""]
+    model.fold(edited(13, 3, "not held yet"))
+    generation = chat.timeline.generation
+    assert model.load(chat, generation, [edited(5, 3, "in between"), message(3)], at_top=True)
+    assert texts(chat) == ["not held yet", "better", ""]
+    state = MessageState(conversation_id=TALK, seq=9, as_of=14, text="best", edit_seqs=(11, 14))
+    model.fold(state)
+    assert texts(chat) == ["not held yet", "best", ""]
+    assert chat.unread == model.tell(told(10)).unread, "no change is a message"
+
+
+def test_the_list_shows_what_the_last_message_says_now() -> None:
+    model, chat = open_model()
+    model.fold(message(11, "last"))
+    model.fold(edited(12, 11, "last but better"))
+    assert isinstance(chat.last, Message)
+    assert (chat.last.seq, chat.last.text, chat.head_seq) == (11, "last but better", 12)
+    model.fold(edited(13, 5, "another"))
+    assert (chat.last.seq, chat.last.text) == (11, "last but better")
+    model.fold(deleted(14, 11))
+    assert chat.last.erased

@@ -34,6 +34,8 @@ SPECS: Final = (
     Spec("leave", "", "leave this group"),
     Spec("members", "", "show who is in this conversation"),
     Spec("status", "[available|away|busy] [text]", "say how you are", 0, None),
+    Spec("edit", "text", "give your chosen message, or your last one, another text", 1, None),
+    Spec("delete", "", "delete the chosen message, or your last one, for everybody"),
     Spec("retry", "", "send again what has failed here"),
     Spec("theme", "", "switch between light and dark"),
     Spec("help", "", "show keys and commands"),

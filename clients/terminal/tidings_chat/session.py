@@ -264,6 +264,15 @@ class ChatSession:
         """Remove a member from a group; returns whether it was one. Raises TidingsError."""
         return await self._connected().remove_member(chat.conversation_id, user_id) > 0
 
+    async def edit(self, chat: Chat, seq: int, text: str, reply_to: str | None) -> None:
+        """Give an own message another text. Raises TidingsError."""
+        connected = self._connected()
+        await connected.edit_message(chat.conversation_id, seq, text, reply_to=reply_to)
+
+    async def delete(self, chat: Chat, seq: int) -> None:
+        """Delete a message for everybody. Raises TidingsError."""
+        await self._connected().delete_message(chat.conversation_id, seq)
+
     async def leave(self, chat: Chat) -> None:
         """Leave a group. Raises TidingsError."""
         await self._connected().leave(chat.conversation_id)

@@ -173,11 +173,16 @@ def _bubble(chat: Chat, message: Message, me: str, time: datetime, run: _Run) ->
         own=message.own,
         begins_run=not goes_on,
         named=not (goes_on or message.own or chat.direct),
-        text=clean(message.text),
-        time=when.clock(time),
+        text="(deleted)" if message.erased else clean(message.text),
+        time=when.clock(time) + _edited(message),
         progress=chat.progress(message.seq) if message.own else None,
         quote=_quote(chat, message.reply_to, me),
     )
+
+
+def _edited(message: Message) -> str:
+    edited = message.state is not None and message.state.edit_seqs and not message.erased
+    return " edited" if edited else ""
 
 
 def _outgoing(chat: Chat, own: Outgoing, me: str, time: datetime, run: _Run) -> Bubble:
@@ -208,7 +213,8 @@ def _quote(chat: Chat, message_id: str | None, me: str) -> Quote | None:
         return Quote(me, one_line(waiting.text))
     message = chat.timeline.find(message_id)
     if message is not None:
-        return Quote(message.user_id, one_line(message.text))
+        text = "(deleted)" if message.erased else one_line(message.text)
+        return Quote(message.user_id, text)
     return Quote("", "a message that can't be shown" if message_id in chat.timeline.quotes else "…")
 
 

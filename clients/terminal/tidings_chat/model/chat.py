@@ -11,12 +11,14 @@ from tidings import (
     Entry,
     MemberRole,
     Message,
+    MessageChange,
+    MessageFold,
     Presence,
     ScaleClass,
 )
 
 from .receipts import Marks, Progress
-from .timeline import Outgoing, Timeline
+from .timeline import Outgoing, Timeline, as_it_is
 
 _NEVER = datetime.fromtimestamp(0, UTC)
 
@@ -126,8 +128,7 @@ class Chat:
 
     def see(self, entry: Entry) -> None:
         """Take an entry: from the stream, or the newest one from history."""
-        if self.last is None or entry.seq > self.last.seq:
-            self.last = entry
+        self._see_last(entry)
         self.active = max(self.active, entry.time)
         if entry.seq <= self.head_seq:
             return
@@ -135,6 +136,22 @@ class Chat:
         # Another device may have read it before it came here.
         if isinstance(entry, Message) and entry.seq > self.read_seq:
             self._unread_seen.append(entry.seq)
+
+    def _see_last(self, entry: Entry) -> None:
+        """The list shows the newest, as it is now."""
+        last = self.last
+        if isinstance(entry, MessageChange):
+            if last is None or last.seq != entry.message_seq:
+                return
+        elif last is not None and entry.seq <= last.seq:
+            return
+        else:
+            last = entry
+        fold = MessageFold()
+        fold.take(last)
+        fold.take(entry)
+        held = fold.get(last.seq)
+        self.last = last if held is None else as_it_is(held)
 
     def read_to(self, seq: int) -> None:
         """Everything up to a position was read, here or on another device."""

@@ -24,6 +24,7 @@ from tidings import (
     MessageFailed,
     MessagePending,
     MessageSent,
+    MessageState,
     PositionLost,
     Presence,
     ReceiptUpdate,
@@ -172,6 +173,10 @@ class Model:
             self._connection(event)
         elif isinstance(event, MessagePending | MessageSent | MessageFailed):
             self._own(event)
+        elif isinstance(event, MessageState):
+            chat = self._chat(event.conversation_id)
+            chat.timeline.become(event)
+            self._changed(chat)
         elif isinstance(event, Gap):
             self._gap(event.conversation_id, event.to_seq)
         elif isinstance(event, PositionLost):

@@ -5,10 +5,18 @@ from __future__ import annotations
 import bisect
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from tidings import Entry, Message, TidingsError
+from tidings import (
+    Entry,
+    FoldedMessage,
+    Message,
+    MessageChange,
+    MessageFold,
+    MessageState,
+    TidingsError,
+)
 
 
 class Loading(enum.Enum):
@@ -47,7 +55,7 @@ class Timeline:
     """The held stretch of a conversation's log, and the own messages that aren't in it yet.
 
     Attributes:
-        entries: What is held, by position.
+        entries: What is held, by position; messages as they are now, without the entries that changed them.
         outgoing: Own messages on their way, by id, in the order of sending.
         quotes: Messages that are quoted and not held, by id; None for those that can't be had.
         loading: How much is there.
@@ -68,6 +76,7 @@ class Timeline:
     version: int = 0
     problem: TidingsError | None = None
     _ids: dict[str, Message] = field(default_factory=dict)
+    _fold: MessageFold = field(default_factory=MessageFold)
 
     def find(self, message_id: str) -> Message | None:
         """A held or quoted message."""
@@ -133,6 +142,10 @@ class Timeline:
             self._insert([entry])
         self.version += 1
 
+    def become(self, state: MessageState) -> None:
+        """Take what became of a message."""
+        self._show(self._fold.take(state))
+
     def settle(self, entry: Entry) -> None:
         """An own message stands in the conversation: it isn't on its way any more."""
         if isinstance(entry, Message) and entry.own:
@@ -157,6 +170,7 @@ class Timeline:
         """Hold nothing any more, apart from what is on its way out."""
         self.entries = []
         self._ids = {}
+        self._fold = MessageFold()
         self.loading = Loading.NOTHING
         self.low = 0
         self.at_top = False
@@ -170,6 +184,7 @@ class Timeline:
         for entry in self.entries[:-keep]:
             if isinstance(entry, Message):
                 self._ids.pop(entry.message_id, None)
+                self._fold.forget(entry.seq)
         self.entries = self.entries[-keep:]
         self.low = self.entries[0].seq
         self.at_top = False
@@ -180,12 +195,29 @@ class Timeline:
     def _insert(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             self.settle(entry)
+            changed = self._fold.take(entry)
+            if isinstance(entry, MessageChange):
+                self._show(changed)
+                continue
             index = bisect.bisect_left(self.entries, entry.seq, key=_seq_of)
             if index < len(self.entries) and self.entries[index].seq == entry.seq:
+                self._show(changed)
                 continue
             self.entries.insert(index, entry)
-            if isinstance(entry, Message):
-                self._ids[entry.message_id] = entry
+            self._show(entry.seq)
+
+    def _show(self, seq: int | None) -> None:
+        """Puts the message at a position into what is held, as it is now."""
+        held = self._fold.get(seq) if seq is not None else None
+        if held is None:
+            return
+        index = bisect.bisect_left(self.entries, held.message.seq, key=_seq_of)
+        if index == len(self.entries) or self.entries[index].seq != held.message.seq:
+            return
+        shown = as_it_is(held)
+        self.entries[index] = shown
+        self._ids[shown.message_id] = shown
+        self.version += 1
 
     # Own messages on their way
 
@@ -230,6 +262,11 @@ class Timeline:
     def _holds(self, seq: int) -> bool:
         index = bisect.bisect_left(self.entries, seq, key=_seq_of)
         return index < len(self.entries) and self.entries[index].seq == seq
+
+
+def as_it_is(held: FoldedMessage) -> Message:
+    """A message with what it says now."""
+    return replace(held.message, text=held.text, reply_to=held.reply_to, state=held.state)
 
 
 def _seq_of(entry: Entry) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
-from tidings import Availability, TidingsError
+from tidings import Availability, Message, TidingsError
 
 from ..commands import Run, user_id
 from ..explain import explain
@@ -34,6 +34,9 @@ class Acts:
 
     async def run(self, command: Run, typed: str) -> None:
         """Carry out a command. What was typed comes back where it failed."""
+        if command.name == "edit":
+            # As it was typed: what looks like quotation marks to a command is text here.
+            command = Run("edit", (typed.strip().partition(" ")[2],))
         if not await self._run(command):
             self._app.composer.give_back(typed)
 
@@ -74,6 +77,10 @@ class Acts:
                 return await self._remove(chat, user_id(arguments[0]))
             case "leave":
                 self._leave(chat)
+            case "edit":
+                return await self._edit(chat, arguments[0])
+            case "delete":
+                return await self._delete(chat)
             case "members":
                 return await self._members(chat)
             case "retry":
@@ -119,6 +126,30 @@ class Acts:
                 self._app.tell(f"{one_line(user)} is no member.", severity="warning")
 
         return await self._try(f"{one_line(user)} can't be removed", work())
+
+    def _meant(self, chat: Chat) -> Message | None:
+        """The message that is chosen, or the last own one."""
+        chosen = self._app.timeline.chosen
+        for entry in reversed(chat.timeline.entries):
+            if not isinstance(entry, Message) or entry.erased:
+                continue
+            if entry.seq == chosen.seq if chosen is not None else entry.own:
+                return entry
+        self._app.tell("Which message? Choose one that was sent.", severity="warning")
+        return None
+
+    async def _edit(self, chat: Chat, text: str) -> bool:
+        message = self._meant(chat)
+        if message is None:
+            return False
+        work = self._session.edit(chat, message.seq, text, message.reply_to)
+        return await self._try("It can't be edited", work)
+
+    async def _delete(self, chat: Chat) -> bool:
+        message = self._meant(chat)
+        if message is None:
+            return False
+        return await self._try("It can't be deleted", self._session.delete(chat, message.seq))
 
     def _leave(self, chat: Chat) -> None:
         async def leave() -> None:

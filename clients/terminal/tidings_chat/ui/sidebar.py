@@ -54,7 +54,7 @@ def row_of(chat: Chat, me: str, today: date, zone: tzinfo | None) -> Row:
         progress = Progress.FAILED if own.error is not None else Progress.QUEUED
         progress = Progress.SENT if own.seq else progress
     elif isinstance(last, Message):
-        preview = one_line(last.text)
+        preview = "(deleted)" if last.erased else one_line(last.text)
         if last.own:
             progress = chat.progress(last.seq)
         elif not chat.direct:
