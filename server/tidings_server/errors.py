@@ -38,6 +38,7 @@ class Reason(IntEnum):
     INCARNATION_CHANGED = 24
     OTHER_NODE = 25
     EDIT_LIMIT = 26
+    REACTION_LIMIT = 27
 
 
 class Code(IntEnum):
@@ -84,6 +85,7 @@ CODES: Mapping[Reason, Code] = MappingProxyType(
         Reason.INCARNATION_CHANGED: Code.ABORTED,
         Reason.OTHER_NODE: Code.FAILED_PRECONDITION,
         Reason.EDIT_LIMIT: Code.FAILED_PRECONDITION,
+        Reason.REACTION_LIMIT: Code.FAILED_PRECONDITION,
     }
 )
 """The status code of each reason: the only place where the two meet."""

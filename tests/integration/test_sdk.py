@@ -44,6 +44,7 @@ from tidings import (
     MessageFold,
     NotFound,
     PermissionDenied,
+    ReactionSet,
     TidingsError,
     Unauthenticated,
 )
@@ -532,3 +533,28 @@ async def test_deletions(serve: Serve) -> None:
     async with Watching(client(server.address, "alice", "new")) as new:
         await new.until(lambda: new.of(MessageDeleted))
         assert "secret" not in repr(new.events)
+
+
+async def test_reactions(serve: Serve) -> None:
+    server = await serve()
+    async with (
+        Watching(client(server.address, "alice")) as alice,
+        Watching(client(server.address, "bob")) as bob,
+    ):
+        group = (await alice.sdk.create_group("Plan", ["bob"])).conversation_id
+        seq = await (await alice.sdk.send(group, "who comes?")).sent()
+        await alice.sdk.set_reaction(group, seq, "👍")
+        await bob.sdk.set_reaction(group, seq, "🎉")
+        assert await bob.sdk.set_reaction(group, seq, "🎉") == 0
+        await bob.sdk.set_reaction(group, seq, "👍")
+        await alice.sdk.set_reaction(group, seq, "")
+        await bob.until(lambda: len(bob.of(ReactionSet)) == 4)
+        fold, fetched = MessageFold(), MessageFold()
+        for event in bob.events:
+            fold.take(event)
+        async for entry in bob.sdk.history(group):
+            fetched.take(entry)
+        (held,) = fold
+        assert (held.state.reactions, held.state.own_reaction) == ((("👍", 1),), "👍")
+        assert list(fetched) == [held]
+        assert [one async for one in bob.sdk.reactions(group, seq)] == [("bob", "👍")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from google.protobuf.message import Message
 
 from tidings.v1 import entry_pb2, message_pb2
@@ -9,7 +11,7 @@ from tidings.v1 import entry_pb2, message_pb2
 from .truth import OPEN, Log
 from .violation import Violation
 
-CHANGES = ("message_edited", "message_deleted")
+CHANGES = ("message_edited", "message_deleted", "reaction_set")
 """The kinds of entries that are about a message, each with its position as `seq`."""
 
 
@@ -21,6 +23,9 @@ def about(entry: entry_pb2.Entry) -> int:
 
 def asked_as(request: Message) -> bytes:
     """What identifies a change of a message that is asked for: the entry's body, but for its kind."""
+    if isinstance(request, message_pb2.SetReactionRequest):
+        set_ = entry_pb2.ReactionSet(seq=request.seq, reaction=request.reaction)
+        return b"reaction_set" + set_.SerializeToString()
     if isinstance(request, message_pb2.DeleteMessageRequest):
         return b"message_deleted" + entry_pb2.MessageDeleted(seq=request.seq).SerializeToString()
     assert isinstance(request, message_pb2.EditMessageRequest)
@@ -33,6 +38,11 @@ def content_of(entry: entry_pb2.Entry) -> bytes:
     kind = entry.WhichOneof("body") or ""
     if kind == "message":
         return entry.message.SerializeToString()
+    if kind == "reaction_set":
+        # What it replaced nobody asked for.
+        asked = entry_pb2.ReactionSet(seq=entry.reaction_set.seq)
+        asked.reaction = entry.reaction_set.reaction
+        return kind.encode() + asked.SerializeToString()
     if kind in CHANGES:
         body: Message = getattr(entry, kind)
         return kind.encode() + body.SerializeToString()
@@ -49,15 +59,18 @@ def decided(log: Log, entry: entry_pb2.Entry, where: str) -> None:
     if not log.visible(user, seq):
         raise Violation("decision", f"{where}: {user} may not see {seq}")
     kind, own = entry.WhichOneof("body"), log.entries[seq - 1].user_id == user
-    if not own and (kind == "message_edited" or user not in log.owners):
+    if kind == "reaction_set":
+        if entry.reaction_set.replaced != reactions_at(log, seq, log.head).get(user, ""):
+            raise Violation("decision", f"{where}: {user} had another reaction")
+    elif not own and (kind == "message_edited" or user not in log.owners):
         raise Violation("decision", f"{where}: {kind} by {user}, of a message of another")
     before = state_at(log, seq, log.head)
     if before is not None and before.deleted:
         raise Violation("decision", f"{where}: {kind}, and {seq} was deleted before")
 
 
-def state_at(log: Log, seq: int, end: int) -> message_pb2.MessageState | None:
-    """What became of a message by the entries up to a position, or None for nothing."""
+def state_at(log: Log, seq: int, end: int, user: str = "") -> message_pb2.MessageState | None:
+    """What became of a message, for a user, by the entries up to a position, or None for nothing."""
     state = message_pb2.MessageState(conversation_id=log.name, seq=seq)
     for entry in log.entries[:end]:
         if about(entry) != seq:
@@ -67,10 +80,28 @@ def state_at(log: Log, seq: int, end: int) -> message_pb2.MessageState | None:
             state.deleted = True
             state.ClearField("content")
             continue
+        if entry.WhichOneof("body") == "reaction_set":
+            continue
         state.edit_seqs.append(entry.seq)
         state.edit_time.CopyFrom(entry.create_time)
         state.content.CopyFrom(entry.message_edited.content)
+    users = {} if state.deleted else reactions_at(log, seq, end)
+    counts = Counter(users.values())
+    for reaction, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        state.reactions.add(reaction=reaction, count=count)
+    state.own_reaction = users.get(user, "")
     return state if state.as_of else None
+
+
+def reactions_at(log: Log, seq: int, end: int) -> dict[str, str]:
+    """Who has reacted to a message by the entries up to a position."""
+    found: dict[str, str] = {}
+    for entry in log.entries[:end]:
+        if entry.WhichOneof("body") == "reaction_set" and entry.reaction_set.seq == seq:
+            found.pop(entry.user_id, None)
+            if entry.reaction_set.reaction:
+                found[entry.user_id] = entry.reaction_set.reaction
+    return found
 
 
 def erased(log: Log, end: int) -> dict[int, int]:
@@ -106,12 +137,34 @@ def told(log: Log, user: str, state: message_pb2.MessageState, who: str) -> None
         raise Violation("I9", f"{who} is told of {where}, and is no member since {stays[-1].last}")
     if state.as_of > log.head:
         raise Violation("I4", f"{who} is told of {where}, the head is {log.head}")
-    expected = state_at(log, state.seq, state.as_of) or message_pb2.MessageState(
+    expected = state_at(log, state.seq, state.as_of, user) or message_pb2.MessageState(
         conversation_id=log.name, seq=state.seq
     )
     expected.as_of = state.as_of
+    if stays[-1].last != OPEN:
+        # How many had reacted when they left is not known any more, where something came later.
+        expected.ClearField("reactions")
+        expected.own_reaction = ""
+        state = _without_reactions(state)
+    elif state.own_reaction in _own_since(log, state, user):
+        expected.own_reaction = state.own_reaction
     if state != expected:
         raise Violation("I4", f"{who} is told of {where} that {state}, it is {expected}")
+
+
+def _without_reactions(state: message_pb2.MessageState) -> message_pb2.MessageState:
+    left = message_pb2.MessageState()
+    left.CopyFrom(state)
+    left.ClearField("reactions")
+    left.own_reaction = ""
+    return left
+
+
+def _own_since(log: Log, state: message_pb2.MessageState, user: str) -> set[str]:
+    """The own reactions that a state may tell before their entries come."""
+    later = log.entries[state.as_of :]
+    own = (e for e in later if about(e) == state.seq and e.user_id == user)
+    return {e.reaction_set.reaction for e in own if e.WhichOneof("body") == "reaction_set"}
 
 
 def fresh(

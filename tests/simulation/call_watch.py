@@ -26,6 +26,7 @@ from .watch import Judge, begin_attempt
 _CHANGES: dict[str, tuple[type[Message], type[Message]]] = {
     "SendMessage": (message_pb2.SendMessageRequest, message_pb2.SendMessageResponse),
     "DeleteMessage": (message_pb2.DeleteMessageRequest, message_pb2.DeleteMessageResponse),
+    "SetReaction": (message_pb2.SetReactionRequest, message_pb2.SetReactionResponse),
     "EditMessage": (message_pb2.EditMessageRequest, message_pb2.EditMessageResponse),
     "CreateConversation": (
         conversation_service_pb2.CreateConversationRequest,

@@ -274,7 +274,12 @@ class RudeDevice:
         command = request.commands.add(command_id=self._next)
         self._next += 1
         user = f"user{rng.randrange(3)}"
-        match rng.randrange(7):
+        match rng.randrange(8):
+            case 7:
+                command.set_reaction.conversation_id = conversation
+                command.set_reaction.request_id = change_id
+                command.set_reaction.seq = rng.randint(1, self.positions.get(conversation, 9) + 2)
+                command.set_reaction.reaction = rng.choice(("👍", ""))
             case 6:
                 command.delete_message.conversation_id = conversation
                 command.delete_message.request_id = change_id

@@ -297,6 +297,9 @@ class SdkDevice:
         own = [message for message in held if message.own] or held
         seqs = [message.seq for message in (own if rng.random() < 0.7 else held)][-6:]
         seq = rng.choice(seqs) if seqs and rng.random() < 0.9 else rng.randint(1, 40)
+        if rng.random() < 0.4:
+            await client.set_reaction(conversation, seq, rng.choice(("👍", "🎉", "x", "")))
+            return
         if rng.random() < 0.25:
             await client.delete_message(conversation, seq)
             return

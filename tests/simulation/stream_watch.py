@@ -245,6 +245,7 @@ class StreamWatch:
                 "send_message",
                 "edit_message",
                 "delete_message",
+                "set_reaction",
                 "add_members",
                 "remove_member",
                 "leave_conversation",

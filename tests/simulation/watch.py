@@ -142,7 +142,12 @@ def begin_attempt(
     name: str = getattr(request, "conversation_id", "")
     if isinstance(request, message_pb2.SendMessageRequest):
         content, change_id = request.content.SerializeToString(), request.message_id
-    elif isinstance(request, message_pb2.EditMessageRequest | message_pb2.DeleteMessageRequest):
+    elif isinstance(
+        request,
+        message_pb2.EditMessageRequest
+        | message_pb2.DeleteMessageRequest
+        | message_pb2.SetReactionRequest,
+    ):
         content, change_id = asked_as(request), request.request_id
     elif isinstance(request, conversation_service_pb2.CreateConversationRequest):
         if not request.request_id:

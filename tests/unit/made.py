@@ -24,6 +24,7 @@ from tidings_server.core.entries import (
     MessageEdited,
     MessagePosted,
     NewMember,
+    ReactionSet,
     Role,
 )
 from tidings_server.core.ids import id_bytes, uuid7
@@ -55,6 +56,7 @@ bodies: st.SearchStrategy[Body] = st.one_of(
     st.builds(MessagePosted, contents),
     st.builds(MessageEdited, positions, contents),
     st.builds(MessageDeleted, positions),
+    st.builds(ReactionSet, positions, texts, texts),
     st.builds(ConversationCreated, kinds, texts, members),
     st.builds(MembersAdded, members),
     st.builds(MemberRemoved, user_ids),

@@ -60,6 +60,7 @@ def test_the_result_of_a_message(command_id: int, seq: int, time_ms: int) -> Non
 RESULTS: list[tuple[c.Result, str]] = [
     (c.MessageChanged(c.EditMessage, 7, NOW_MS), "edit_message"),
     (c.MessageChanged(c.DeleteMessage, 7, NOW_MS), "delete_message"),
+    (c.MessageChanged(c.SetReaction, 7, NOW_MS), "set_reaction"),
     (c.MembersChanged(c.AddMembers, 7), "add_members"),
     (c.MembersChanged(c.RemoveMember, 7), "remove_member"),
     (c.MembersChanged(c.LeaveConversation, 7), "leave_conversation"),

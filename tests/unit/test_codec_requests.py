@@ -88,6 +88,18 @@ GOOD: list[tuple[Message, c.Command]] = [
         c.DeleteMessage(LOG, CHANGE, 3),
     ),
     (
+        message_pb2.SetReactionRequest(conversation_id=LOG, request_id=ID, seq=3, reaction="👩‍🚀"),
+        c.SetReaction(LOG, CHANGE, 3, "👩‍🚀"),
+    ),
+    (
+        message_pb2.SetReactionRequest(conversation_id=LOG, request_id=ID, seq=3),
+        c.SetReaction(LOG, CHANGE, 3, ""),
+    ),
+    (
+        message_service_pb2.ListReactionsRequest(conversation_id=LOG, seq=3, page_size=2000),
+        c.ListReactions(LOG, 3, 1000, ""),
+    ),
+    (
         receipt_service_pb2.MarkDeliveredRequest(conversation_id=LOG, seq=1),
         c.MarkDelivered(LOG, 1),
     ),
@@ -248,6 +260,9 @@ edit = functools.partial(
 delete = functools.partial(
     message_pb2.DeleteMessageRequest, conversation_id=LOG, request_id=ID, seq=3
 )
+react = functools.partial(
+    message_pb2.SetReactionRequest, conversation_id=LOG, request_id=ID, seq=3, reaction="x"
+)
 history = functools.partial(message_service_pb2.ListHistoryRequest, conversation_id=LOG)
 text = message_pb2.MessageContent
 hello = chat_service_pb2.Hello
@@ -273,6 +288,17 @@ BAD: list[tuple[Message, str]] = [
         (send(content=text(text="x", reply_to_message_id=bad)), "content.reply_to_message_id")
         for bad in BAD_IDS
         if bad
+    ),
+    (react(seq=0), "seq"),
+    (react(reaction="ä" * 33), "reaction"),
+    (react(reaction="a b"), "reaction"),
+    (react(reaction="\x07"), "reaction"),
+    (react(reaction="\u2003"), "reaction"),
+    *((react(request_id=bad), "request_id") for bad in BAD_IDS),
+    (message_service_pb2.ListReactionsRequest(conversation_id=LOG), "seq"),
+    (
+        message_service_pb2.ListReactionsRequest(conversation_id=LOG, seq=1, page_size=-1),
+        "page_size",
     ),
     (delete(seq=0), "seq"),
     (delete(seq=FOREVER), "seq"),

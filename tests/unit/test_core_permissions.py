@@ -21,11 +21,18 @@ ALLOWED = {
         Right.READ,
         Right.POST,
         Right.EDIT,
+        Right.REACT,
         Right.DELETE,
         Right.LEAVE,
     },
     (ConversationKind.GROUP, Role.OWNER): set(Right),
-    (ConversationKind.DIRECT, Role.MEMBER): {Right.READ, Right.POST, Right.EDIT, Right.DELETE},
+    (ConversationKind.DIRECT, Role.MEMBER): {
+        Right.READ,
+        Right.POST,
+        Right.EDIT,
+        Right.REACT,
+        Right.DELETE,
+    },
 }
 
 

@@ -334,6 +334,11 @@ async def test_every_kind_of_command_has_its_result(world: World, log: str) -> N
             mark_read=receipt_service_pb2.MarkReadRequest(conversation_id=log, seq=2)
         ),
         "edit_message": Command(),
+        "set_reaction": Command(
+            set_reaction=message_pb2.SetReactionRequest(
+                conversation_id=log, request_id=world.new_id(), seq=3, reaction="x"
+            )
+        ),
         "delete_message": Command(
             delete_message=message_pb2.DeleteMessageRequest(
                 conversation_id=log, request_id=world.new_id(), seq=3

@@ -330,6 +330,44 @@ class Operations(abc.ABC):
         )
         return answer.seq
 
+    async def set_reaction(
+        self, conversation_id: str, seq: int, reaction: str, *, request_id: str | None = None
+    ) -> int:
+        """React to a message, in the place of what the caller reacted with before; empty: take it back.
+
+        Returns the position of the change, 0 when it was so already.
+        """
+        answer = await self._call(
+            f"{_MESSAGES}/SetReaction",
+            message_pb2.SetReactionRequest(
+                conversation_id=conversation_id,
+                request_id=request_id or self._new_id(),
+                seq=seq,
+                reaction=reaction,
+            ),
+            message_pb2.SetReactionResponse.FromString,
+        )
+        return answer.seq
+
+    async def reactions(
+        self, conversation_id: str, seq: int, *, page_size: int = _MEMBER_PAGE
+    ) -> AsyncIterator[tuple[str, str]]:
+        """Who has reacted to a message, and with what, by user id; pages are fetched as they are needed."""
+        request = message_service_pb2.ListReactionsRequest(
+            conversation_id=conversation_id, seq=seq, page_size=page_size
+        )
+        while True:
+            answer = await self._call(
+                f"{_MESSAGES}/ListReactions",
+                request,
+                message_service_pb2.ListReactionsResponse.FromString,
+            )
+            for one in answer.reactions:
+                yield one.user_id, one.reaction
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
     async def edits(self, conversation_id: str, seq: int) -> list[events.MessageEdited]:
         """The edits of a message, the oldest first. What it said at first is in its own entry."""
         message = await self.get_message(conversation_id, seq=seq)

@@ -138,6 +138,8 @@ def state_of(state: message_pb2.MessageState) -> events.MessageState:
         edit_seqs=tuple(state.edit_seqs),
         edit_time=time_of(state.edit_time) if state.HasField("edit_time") else None,
         deleted=state.deleted,
+        reactions=tuple((r.reaction, r.count) for r in state.reactions),
+        own_reaction=state.own_reaction,
     )
 
 
@@ -193,6 +195,21 @@ def entry_of(
             user_id=sender,
             entry_id=entry_id,
             message_seq=entry.message_deleted.seq,
+        )
+    if body == "reaction_set":
+        reaction = entry.reaction_set
+        return events.ReactionSet(
+            conversation_id=log,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            message_seq=reaction.seq,
+            reaction=reaction.reaction,
+            replaced=reaction.replaced,
+            own=sender == user_id,
         )
     if body == "conversation_created":
         created = entry.conversation_created

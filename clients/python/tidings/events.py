@@ -33,6 +33,7 @@ __all__ = [
     "MessageSent",
     "MessageState",
     "PositionLost",
+    "ReactionSet",
     "ReceiptUpdate",
     "Skipped",
     "SyncComplete",
@@ -79,6 +80,8 @@ class MessageState:
         edit_seqs: The positions of the entries that edited it, ascending.
         edit_time: When it was last edited, in UTC, or None.
         deleted: Whether it was deleted for all.
+        reactions: How many users have reacted with what, the largest counts first.
+        own_reaction: The own reaction, empty for none.
     """
 
     conversation_id: str
@@ -89,6 +92,8 @@ class MessageState:
     edit_seqs: tuple[int, ...] = ()
     edit_time: datetime | None = None
     deleted: bool = False
+    reactions: tuple[tuple[str, int], ...] = ()
+    own_reaction: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +147,23 @@ class MessageDeleted(LogEntry):
     """
 
     message_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReactionSet(LogEntry):
+    """A user has reacted to a message, or taken that back. A user has at most one reaction to each message.
+
+    Attributes:
+        message_seq: The position of the message. It may be one that was never seen here.
+        reaction: The reaction, empty when it was taken back.
+        replaced: The reaction of the same user before, empty for none.
+        own: Whether the own user did it, from whichever device.
+    """
+
+    message_seq: int
+    reaction: str
+    replaced: str
+    own: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -396,7 +418,7 @@ class ConnectionState:
     error: TidingsError | None = None
 
 
-MessageChange: TypeAlias = MessageEdited | MessageDeleted
+MessageChange: TypeAlias = MessageEdited | MessageDeleted | ReactionSet
 """What happens to a message: an entry that names the message as `message_seq`."""
 
 Entry: TypeAlias = (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from .events import Event, Gap, Message, MessageChange, MessageEdited, MessageState
+from .events import Event, Gap, Message, MessageChange, MessageEdited, MessageState, ReactionSet
 
 __all__ = ["FoldedMessage", "MessageFold"]
 
@@ -154,9 +154,37 @@ def _folded(held: FoldedMessage, change: MessageChange) -> FoldedMessage:
             edit_seqs=(*state.edit_seqs, change.seq),
             edit_time=change.time,
         )
+    elif isinstance(change, ReactionSet):
+        state = replace(
+            state,
+            as_of=change.seq,
+            reactions=_counted(state.reactions, change.replaced, change.reaction),
+            own_reaction=change.reaction if change.own else state.own_reaction,
+        )
     else:
-        state = replace(state, as_of=change.seq, text=None, reply_to=None, deleted=True)
+        state = replace(
+            state,
+            as_of=change.seq,
+            text=None,
+            reply_to=None,
+            deleted=True,
+            reactions=(),
+            own_reaction="",
+        )
     return _without_erased(FoldedMessage(held.message, state))
+
+
+def _counted(
+    counts: tuple[tuple[str, int], ...], old: str, new: str
+) -> tuple[tuple[str, int], ...]:
+    """Counts after a user has changed a reaction; either may be empty."""
+    now = dict(counts)
+    if old in now:
+        now[old] -= 1
+    if new:
+        now[new] = now.get(new, 0) + 1
+    there = [(reaction, count) for reaction, count in now.items() if count > 0]
+    return tuple(sorted(there, key=lambda item: (-item[1], item[0])))
 
 
 def _without_erased(held: FoldedMessage) -> FoldedMessage:

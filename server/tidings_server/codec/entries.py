@@ -23,6 +23,7 @@ from ..core.entries import (
     MessageEdited,
     MessagePosted,
     NewMember,
+    ReactionSet,
     Role,
     UnknownBody,
 )
@@ -98,6 +99,10 @@ def _encode_body(seq: int, body: Body) -> bytes:
             entry.message_edited.content.ParseFromString(content)
         case MessageDeleted(about):
             entry.message_deleted.seq = about
+        case ReactionSet(about, reaction, replaced):
+            entry.reaction_set.seq = about
+            entry.reaction_set.reaction = reaction
+            entry.reaction_set.replaced = replaced
         case ConversationCreated(kind, title, members):
             created = entry.conversation_created
             created.kind = kind.value  # type: ignore[assignment]
@@ -157,6 +162,9 @@ def _decode_known(entry: entry_pb2.Entry) -> Body:
             return MessageEdited(edited.seq, edited.content.SerializeToString())
         case "message_deleted":
             return MessageDeleted(entry.message_deleted.seq)
+        case "reaction_set":
+            set_ = entry.reaction_set
+            return ReactionSet(set_.seq, set_.reaction, set_.replaced)
         case "conversation_created":
             created = entry.conversation_created
             return ConversationCreated(

@@ -67,7 +67,17 @@ def _response_message_changed(r: c.MessageChanged) -> Message:
 _MESSAGE_RESPONSES: dict[type, Callable[..., Message]] = {
     c.EditMessage: message_pb2.EditMessageResponse,
     c.DeleteMessage: message_pb2.DeleteMessageResponse,
+    c.SetReaction: message_pb2.SetReactionResponse,
 }
+
+
+def _response_reactions(r: c.ReactionsListed) -> Message:
+    return message_service_pb2.ListReactionsResponse(
+        reactions=[
+            message_pb2.Reaction(user_id=user, reaction=reaction) for user, reaction in r.reactions
+        ],
+        next_page_token=r.next_page_token,
+    )
 
 
 def _response_members_changed(r: c.MembersChanged) -> Message:
@@ -210,6 +220,7 @@ def _response_hello(r: c.Welcomed) -> Message:
 _RESPONSES: dict[type, Callable[[Any], Message]] = {
     c.Sent: _response_sent,
     c.MessageChanged: _response_message_changed,
+    c.ReactionsListed: _response_reactions,
     c.MembersChanged: _response_members_changed,
     c.ConversationGot: _response_conversation,
     c.ConversationsListed: _response_conversations,

@@ -6,10 +6,11 @@ from tidings.v1 import message_pb2
 
 from ..core.overlays import Overlay
 from .fields import to_timestamp
-from .wire import element
+from .wire import element, text
 
 _EVENT = 0x0A
 _MESSAGE_STATE = 0x62
+_OWN_REACTION = 0x4A
 
 
 def dump_overlay(log: str, overlay: Overlay) -> bytes:
@@ -21,6 +22,10 @@ def dump_overlay(log: str, overlay: Overlay) -> bytes:
         edit_seqs=overlay.edits,
         edit_time=to_timestamp(overlay.edit_ms),
         deleted=overlay.deleted,
+        reactions=[
+            message_pb2.ReactionCount(reaction=reaction, count=count)
+            for reaction, count in overlay.reactions
+        ],
     )
     if overlay.content:
         state.content.ParseFromString(overlay.content)
@@ -38,9 +43,10 @@ def load_overlay(raw: bytes) -> Overlay:
         tuple(state.edit_seqs),
         time.seconds * 1000 + time.nanos // 1_000_000,
         state.deleted,
+        tuple((r.reaction, r.count) for r in state.reactions),
     )
 
 
-def state_event(raw: bytes) -> bytes:
-    """One `events` element with a state."""
-    return element(_EVENT, element(_MESSAGE_STATE, raw))
+def state_event(raw: bytes, own_reaction: str = "") -> bytes:
+    """One `events` element with a state, and the reader's own reaction."""
+    return element(_EVENT, element(_MESSAGE_STATE, raw + text(_OWN_REACTION, own_reaction)))

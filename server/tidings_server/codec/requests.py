@@ -4,6 +4,7 @@ fault.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,7 @@ MAX_COMMANDS_IN_FRAME = 1000
 MAX_HELLO_CURSORS = 10_000
 MAX_MEMBERS_IN_REQUEST = 500
 MAX_TITLE_BYTES = 256
+MAX_REACTION_BYTES = 64
 MAX_DEVICE_TEXT_BYTES = 128
 MAX_STATUS_BYTES = 256
 MAX_USERS_A_LOOKUP = 500
@@ -60,6 +62,8 @@ class RequestReader:
             message_pb2.SendMessageRequest: self._send,
             message_pb2.EditMessageRequest: self._edit,
             message_pb2.DeleteMessageRequest: self._delete,
+            message_pb2.SetReactionRequest: self._set_reaction,
+            message_service_pb2.ListReactionsRequest: self._list_reactions,
             receipt_service_pb2.MarkDeliveredRequest: self._mark_delivered,
             receipt_service_pb2.MarkReadRequest: self._mark_read,
             chat_service_pb2.RefreshToken: self._refresh_token,
@@ -200,6 +204,25 @@ class RequestReader:
             fields.conversation_id(r.conversation_id),
             fields.change_id("request_id", r.request_id),
             fields.position("seq", r.seq),
+        )
+
+    def _set_reaction(self, r: message_pb2.SetReactionRequest) -> c.SetReaction:
+        fields.text("reaction", r.reaction, MAX_REACTION_BYTES)
+        if any(one.isspace() or unicodedata.category(one) == "Cc" for one in r.reaction):
+            raise invalid("reaction", "must have no white space and no control characters")
+        return c.SetReaction(
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
+            fields.position("seq", r.seq),
+            r.reaction,
+        )
+
+    def _list_reactions(self, r: message_service_pb2.ListReactionsRequest) -> c.ListReactions:
+        return c.ListReactions(
+            fields.conversation_id(r.conversation_id),
+            fields.position("seq", r.seq),
+            fields.page_size(r.page_size, 100, 1000),
+            fields.page_token(r.page_token),
         )
 
     def _content(self, content: message_pb2.MessageContent) -> bytes:

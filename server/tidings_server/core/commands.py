@@ -69,6 +69,26 @@ class DeleteMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class SetReaction:
+    """Sets the caller's reaction to the message at `seq`; empty: takes it back."""
+
+    conversation_id: str
+    id: ChangeId
+    seq: int
+    reaction: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListReactions:
+    """Lists who has reacted to the message at `seq`."""
+
+    conversation_id: str
+    seq: int
+    page_size: int
+    page_token: str
+
+
+@dataclass(frozen=True, slots=True)
 class CreateConversation:
     """Creates a group, or gets a direct conversation. `user_ids` are the others, without
     doubles.
@@ -209,6 +229,8 @@ Command = (
     | SendMessage
     | EditMessage
     | DeleteMessage
+    | SetReaction
+    | ListReactions
     | CreateConversation
     | AddMembers
     | RemoveMember
@@ -244,9 +266,17 @@ class Sent:
 class MessageChanged:
     """A change of a message is durable at `seq`; 0 when there was nothing to change. `command` says which it was."""
 
-    command: type[EditMessage] | type[DeleteMessage]
+    command: type[EditMessage] | type[DeleteMessage] | type[SetReaction]
     seq: int
     time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReactionsListed:
+    """A page of (user, reaction)."""
+
+    reactions: tuple[tuple[str, str], ...]
+    next_page_token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,6 +448,7 @@ class Welcomed:
 Result = (
     Sent
     | MessageChanged
+    | ReactionsListed
     | MembersChanged
     | ConversationGot
     | ConversationsListed

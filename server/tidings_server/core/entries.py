@@ -102,8 +102,17 @@ class MessageDeleted:
     seq: int
 
 
-MessageChange = MessageEdited | MessageDeleted
-MESSAGE_CHANGES = (MessageEdited, MessageDeleted)
+@dataclass(frozen=True, slots=True)
+class ReactionSet:
+    """A user's reaction to the message at `seq`, empty when it was taken back, in the place of the one `replaced`."""
+
+    seq: int
+    reaction: str
+    replaced: str = ""
+
+
+MessageChange = MessageEdited | MessageDeleted | ReactionSet
+MESSAGE_CHANGES = (MessageEdited, MessageDeleted, ReactionSet)
 """What happens to a message that was posted: each names its position as `seq`."""
 
 Body = (

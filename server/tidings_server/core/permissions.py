@@ -16,6 +16,7 @@ class Right(Enum):
     READ = "read"
     POST = "post"
     EDIT = "edit own messages"
+    REACT = "react"
     DELETE = "delete own messages"
     DELETE_OTHERS = "delete messages of others"
     ADD_MEMBERS = "add members"
@@ -24,7 +25,9 @@ class Right(Enum):
 
 
 RIGHTS: dict[Role, frozenset[Right]] = {
-    Role.MEMBER: frozenset({Right.READ, Right.POST, Right.EDIT, Right.DELETE, Right.LEAVE}),
+    Role.MEMBER: frozenset(
+        {Right.READ, Right.POST, Right.EDIT, Right.REACT, Right.DELETE, Right.LEAVE}
+    ),
     Role.OWNER: frozenset(Right),
 }
 

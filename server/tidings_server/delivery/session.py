@@ -474,7 +474,9 @@ class Session:
         if is_inbox(name) or ranges[0][0] >= first:
             return []
         await self._services.sequencer.folded(name)
-        return await self._services.states.changed(name, ranges, first, last)
+        return await self._services.states.changed(
+            name, self.principal.user_id, ranges, first, last
+        )
 
     def _lag(self, position: Position, did: SessionDid) -> None:
         if not position.lagging:

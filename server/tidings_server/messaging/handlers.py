@@ -53,6 +53,8 @@ class Handlers:
             c.SendMessage: self._send,
             c.EditMessage: messages.edit,
             c.DeleteMessage: messages.delete,
+            c.SetReaction: messages.react,
+            c.ListReactions: history.reactions,
             c.CreateConversation: conversations.create,
             c.AddMembers: conversations.add,
             c.RemoveMember: conversations.remove,

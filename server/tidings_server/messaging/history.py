@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..core.commands import GetMessage, HistoryListed, ListHistory, MessageGot
+from ..codec.overlays import load_overlay
+from ..core.commands import (
+    GetMessage,
+    HistoryListed,
+    ListHistory,
+    ListReactions,
+    MessageGot,
+    ReactionsListed,
+)
 from ..core.ids import inbox_log, is_inbox
 from ..core.memberships import Membership
 from ..core.pages import Page, cut, pieces
+from ..core.permissions import Right, check
 from ..core.principal import Principal
 from ..errors import conversation_not_found, invalid
 from ..storage.base import Store
@@ -27,10 +36,11 @@ limit of 4 MiB.
 
 @dataclass(frozen=True, slots=True)
 class _Visible:
-    """What a caller may see of a log that ends at `head`: the parts, ascending; the last position, or None for a
+    """What a user may see of a log that ends at `head`: the parts, ascending; the last position, or None for a
     member; and whether anything ever happened to a message in it.
     """
 
+    user_id: str
     ranges: list[tuple[int, int]]
     upto: int | None
     head: int
@@ -90,6 +100,23 @@ class History:
         )
         return MessageGot(event, b"".join(became))
 
+    async def reactions(self, caller: Principal, command: ListReactions) -> ReactionsListed:
+        """Lists who has reacted to a message."""
+        log, seq, size = command.conversation_id, command.seq, command.page_size
+        view = await self._sequencer.view(log, caller.user_id)
+        membership = check(view.conversation, view.membership, Right.READ)
+        if seq > view.head or not membership.visible(seq):
+            raise message_not_found("seq")
+        await self._sequencer.folded(log)
+        rows = await self._store.overlays(log, seq, seq)
+        if not rows or not load_overlay(rows[0].body).reactions:
+            return ReactionsListed((), "")
+        found = await self._store.list_reactions(
+            log, seq, after_user=command.page_token, limit=size
+        )
+        token = found[-1].user_id if len(found) == size else ""
+        return ReactionsListed(tuple((row.user_id, row.reaction) for row in found), token)
+
     async def _with_states(
         self, log: str, found: list[tuple[int, bytes]], visible: _Visible
     ) -> tuple[list[bytes], int]:
@@ -97,7 +124,9 @@ class History:
         states = {}
         if visible.changed:
             seqs = [seq for seq, _ in found]
-            states = await self._states.between(log, min(seqs), max(seqs), visible.upto)
+            states = await self._states.between(
+                log, visible.user_id, min(seqs), max(seqs), visible.upto
+            )
         parts: list[bytes] = []
         size = last = 0
         for seq, part in found:
@@ -115,7 +144,7 @@ class History:
             if log != inbox_log(caller.user_id):
                 raise conversation_not_found()
             head = await self._sequencer.head(log)
-            return _Visible([(1, head)] if head else [], None, head, changed=False)
+            return _Visible(caller.user_id, [(1, head)] if head else [], None, head, changed=False)
         view = await self._sequencer.view(log, caller.user_id)
         membership: Membership | None = view.membership
         if view.conversation.kind is None or membership is None:
@@ -123,7 +152,11 @@ class History:
         await self._sequencer.folded(log)
         changed = view.conversation.changed_bucket > 0
         return _Visible(
-            membership.ranges(1, view.head), membership.last_visible, view.head, changed
+            caller.user_id,
+            membership.ranges(1, view.head),
+            membership.last_visible,
+            view.head,
+            changed,
         )
 
     async def _ascending(

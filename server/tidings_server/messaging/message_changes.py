@@ -6,9 +6,9 @@ from abc import abstractmethod
 
 from ..codec.overlays import load_overlay
 from ..core.commands import ChangeId
-from ..core.entries import Body, Entry, MessageDeleted, MessageEdited, MessagePosted
+from ..core.entries import Body, Entry, MessageDeleted, MessageEdited, MessagePosted, ReactionSet
 from ..core.memberships import Membership
-from ..core.overlays import MAX_EDITS, Overlay
+from ..core.overlays import MAX_EDITS, MAX_REACTIONS, Overlay
 from ..core.permissions import Right, check, check_message
 from ..core.records import record
 from ..core.state import ConversationState
@@ -71,6 +71,58 @@ class ChangeMessage(Proposal):
     @abstractmethod
     def changed(self, overlay: Overlay) -> Body | None:
         """What to append for a message that has come to this; see `decide`."""
+
+
+class React(ChangeMessage):
+    """A reaction to a message, or its end."""
+
+    __slots__ = ("_own", "reaction")
+    right = Right.REACT
+
+    def __init__(
+        self,
+        log: str,
+        change_id: ChangeId,
+        user_id: str,
+        done: Done,
+        seq: int,
+        reaction: str,
+    ) -> None:
+        super().__init__(log, change_id, user_id, done, seq)
+        self.reaction = reaction
+        self._own = ""
+
+    async def read(self, store: Store) -> None:
+        """See `Proposal`."""
+        await super().read(store)
+        rows = await store.reactions_of(self.log, self.user_id, [self.seq])
+        self._own = rows[self.seq].reaction if rows else ""
+
+    def asked(self) -> Body:
+        """See `Proposal`."""
+        return ReactionSet(self.seq, self.reaction)
+
+    def changed(self, overlay: Overlay) -> Body | None:
+        """See `ChangeMessage`."""
+        if overlay.deleted:
+            raise message_not_found("seq")
+        if self.reaction == self._own:
+            return None
+        kinds = {reaction for reaction, _ in overlay.reactions}
+        if self.reaction and self.reaction not in kinds and len(kinds) >= MAX_REACTIONS:
+            raise DomainError(
+                Reason.REACTION_LIMIT,
+                f"A message has at most {MAX_REACTIONS} different reactions.",
+                field="reaction",
+            )
+        return ReactionSet(self.seq, self.reaction, self._own)
+
+    def same_as(self, body: Body) -> bool:
+        """See `Proposal`. What it replaced is not asked for."""
+        return isinstance(body, ReactionSet) and (body.seq, body.reaction) == (
+            self.seq,
+            self.reaction,
+        )
 
 
 class Delete(ChangeMessage):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from ..codec.erasing import erased
 from ..codec.overlays import dump_overlay, load_overlay
-from ..core.entries import MESSAGE_CHANGES, Entry
+from ..core.entries import MESSAGE_CHANGES, Entry, MessageDeleted, ReactionSet
 from ..core.overlays import fold_overlay
 from ..core.pages import rewritten
 from ..core.state import ConversationState
-from ..storage.base import OverlayRow, Store, StoreUnavailable
+from ..storage.base import OverlayRow, ReactionRow, Store, StoreUnavailable
 from ..storage.tail_cache import TailCache
 
 _TRIES = 100
+_REACTIONS_AT_ONCE = 500
 
 
 class MessageEffects:
@@ -29,12 +30,29 @@ class MessageEffects:
         seq = change.body.seq
         rows = await self._store.overlays(log, seq, seq)
         before = load_overlay(rows[0].body) if rows else None
+        if isinstance(change.body, ReactionSet):
+            # Before the overlay: a reader who has that finds a row that is no older.
+            row = ReactionRow(seq, change.user_id, change.seq, change.body.reaction)
+            await self._store.put_reactions(log, [row])
         overlay = fold_overlay(before, seq, change)
         if overlay != before:
-            row = OverlayRow(seq, overlay.as_of, dump_overlay(log, overlay))
-            await self._store.put_overlays(log, [row])
+            now = OverlayRow(seq, overlay.as_of, dump_overlay(log, overlay))
+            await self._store.put_overlays(log, [now])
+        if isinstance(change.body, MessageDeleted):
+            await self._take_back_reactions(log, seq, change.seq)
         if overlay.deleted:
             await self._erase(log, (seq, *overlay.edits))
+
+    async def _take_back_reactions(self, log: str, seq: int, as_of: int) -> None:
+        """Nobody has reacted to a message that is deleted."""
+        after = ""
+        while rows := await self._store.list_reactions(
+            log, seq, after_user=after, limit=_REACTIONS_AT_ONCE
+        ):
+            after = rows[-1].user_id
+            await self._store.put_reactions(
+                log, [ReactionRow(seq, row.user_id, as_of, "") for row in rows]
+            )
 
     async def _erase(self, log: str, seqs: tuple[int, ...]) -> None:
         """Erases the content of entries from their pages."""

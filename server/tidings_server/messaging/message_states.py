@@ -26,21 +26,26 @@ class MessageStates:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def between(self, log: str, first: int, last: int, upto: int | None) -> dict[int, bytes]:
-        """The states of the messages at the positions `first .. last`, each as one `events` element.
+    async def between(
+        self, log: str, user_id: str, first: int, last: int, upto: int | None
+    ) -> dict[int, bytes]:
+        """The states of the messages at the positions `first .. last` for a user, each as one `events` element.
 
         `upto` is the last position that the reader may see, or None for a member: nothing later is told.
         """
-        return {
-            row.seq: await self._event(log, row, upto)
-            for row in await self._store.overlays(log, first, last)
-        }
+        rows = await self._store.overlays(log, first, last)
+        return await self._events(log, user_id, rows, upto)
 
     async def changed(
-        self, log: str, ranges: Sequence[tuple[int, int]], first: int, last: int
+        self,
+        log: str,
+        user_id: str,
+        ranges: Sequence[tuple[int, int]],
+        first: int,
+        last: int,
     ) -> list[bytes]:
-        """The states of the messages that were changed by the entries `first .. last` and lie before them, within the
-        `ranges` that a member may see. A device that is not sent those entries needs them.
+        """The states, for a user, of the messages that were changed by the entries `first .. last` and lie before them,
+        within the `ranges` that a member may see. A device that is not sent those entries needs them.
         """
         about: set[int] = set()
         after = first - 1
@@ -64,15 +69,29 @@ class MessageStates:
         ]
         found: list[bytes] = []
         for low, high in _near(seen):
-            rows = await self._store.overlays(log, low, high)
-            found += [state_event(row.body) for row in rows if row.seq in about]
+            rows = [row for row in await self._store.overlays(log, low, high) if row.seq in about]
+            found += (await self._events(log, user_id, rows, None)).values()
         return found
 
-    async def _event(self, log: str, row: OverlayRow, upto: int | None) -> bytes:
-        if upto is None or row.as_of <= upto:
-            return state_event(row.body)
-        overlay = await self._as_of(log, load_overlay(row.body), upto)
-        return state_event(dump_overlay(log, overlay))
+    async def _events(
+        self, log: str, user_id: str, rows: Sequence[OverlayRow], upto: int | None
+    ) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        reacted: list[int] = []
+        for row in rows:
+            overlay = load_overlay(row.body)
+            if upto is not None and row.as_of > upto:
+                overlay = await self._as_of(log, overlay, upto)
+                found[row.seq] = state_event(dump_overlay(log, overlay))
+            else:
+                found[row.seq] = state_event(row.body)
+                reacted += [row.seq] if overlay.reactions else []
+        if reacted:
+            own = await self._store.reactions_of(log, user_id, reacted)
+            bodies = {row.seq: row.body for row in rows}
+            for seq, reaction in own.items():
+                found[seq] = state_event(bodies[seq], reaction.reaction)
+        return found
 
     async def _as_of(self, log: str, overlay: Overlay, upto: int) -> Overlay:
         """What the message was at a position, for somebody who has seen the log no further."""
@@ -83,7 +102,10 @@ class MessageStates:
             assert edit is not None, "an edit is in the log"
             assert isinstance(edit.body, MessageEdited)
             content, edit_ms = edit.body.content, edit.time_ms
-        return replace(overlay, as_of=upto, content=content, edits=edits, edit_ms=edit_ms)
+        # How many had reacted by then is not known any more.
+        return replace(
+            overlay, as_of=upto, content=content, edits=edits, edit_ms=edit_ms, reactions=()
+        )
 
 
 def _near(seqs: Iterable[int]) -> list[tuple[int, int]]:

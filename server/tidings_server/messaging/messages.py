@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..core.commands import DeleteMessage, EditMessage, MessageChanged
+from ..core.commands import DeleteMessage, EditMessage, MessageChanged, SetReaction
 from ..core.principal import Principal
-from .message_changes import Delete, Edit
+from .message_changes import Delete, Edit, React
 from .proposals import Submits, commit
 
 
@@ -38,3 +38,18 @@ class Messages:
             ),
         )
         return MessageChanged(DeleteMessage, committed.seq, committed.time_ms)
+
+    async def react(self, caller: Principal, command: SetReaction) -> MessageChanged:
+        """Sets the caller's reaction to a message, or takes it back."""
+        committed = await commit(
+            self._submits,
+            lambda done: React(
+                command.conversation_id,
+                command.id,
+                caller.user_id,
+                done,
+                command.seq,
+                command.reaction,
+            ),
+        )
+        return MessageChanged(SetReaction, committed.seq, committed.time_ms)

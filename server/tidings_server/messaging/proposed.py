@@ -13,9 +13,10 @@ from ..core.entries import (
     MessageDeleted,
     MessageEdited,
     MessagePosted,
+    ReactionSet,
 )
 from ..core.ids import id_bytes, uuid7_time
-from .message_changes import Delete, Edit
+from .message_changes import Delete, Edit, React
 from .proposals import Add, Create, Done, NoteInInbox, PostMessage, Proposal, Remove
 
 
@@ -33,6 +34,8 @@ def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done)
             return Edit(log, change_id, user, done, seq, content)
         case MessageDeleted(seq):
             return Delete(log, change_id, user, done, seq)
+        case ReactionSet(seq, reaction, _):
+            return React(log, change_id, user, done, seq, reaction)
         case ConversationCreated():
             return Create(log, change_id, user, done, entry.body)
         case MembersAdded(members):

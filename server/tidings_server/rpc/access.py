@@ -35,6 +35,8 @@ RULES: dict[str, Access] = {
     "/tidings.v1.MessageService/SendMessage": Access.USER,
     "/tidings.v1.MessageService/EditMessage": Access.USER,
     "/tidings.v1.MessageService/DeleteMessage": Access.USER,
+    "/tidings.v1.MessageService/SetReaction": Access.USER,
+    "/tidings.v1.MessageService/ListReactions": Access.USER,
     "/tidings.v1.MessageService/ListHistory": Access.USER,
     "/tidings.v1.MessageService/GetMessage": Access.USER,
     "/tidings.v1.ReceiptService/MarkDelivered": Access.USER,

@@ -29,7 +29,7 @@ from tidings.v1 import presence_service_pb2 as tidings_dot_v1_dot_presence__serv
 from tidings.v1 import receipt_service_pb2 as tidings_dot_v1_dot_receipt__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtidings/v1/chat_service.proto\x12\ntidings.v1\x1a%tidings/v1/conversation_service.proto\x1a\x16tidings/v1/event.proto\x1a\x18tidings/v1/message.proto\x1a!tidings/v1/presence_service.proto\x1a tidings/v1/receipt_service.proto\"c\n\x0b\x43hatRequest\x12/\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x13.tidings.v1.CommandR\x08\x63ommands\x12#\n\x04\x61\x63ks\x18\x02 \x03(\x0b\x32\x0f.tidings.v1.AckR\x04\x61\x63ks\"9\n\x0c\x43hatResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.tidings.v1.EventR\x06\x65vents\"\xb5\x07\n\x07\x43ommand\x12\x1d\n\ncommand_id\x18\x01 \x01(\x03R\tcommandId\x12)\n\x05hello\x18\x02 \x01(\x0b\x32\x11.tidings.v1.HelloH\x00R\x05hello\x12\x43\n\x0csend_message\x18\x03 \x01(\x0b\x32\x1e.tidings.v1.SendMessageRequestH\x00R\x0bsendMessage\x12I\n\x0emark_delivered\x18\x04 \x01(\x0b\x32 .tidings.v1.MarkDeliveredRequestH\x00R\rmarkDelivered\x12:\n\tmark_read\x18\x05 \x01(\x0b\x32\x1b.tidings.v1.MarkReadRequestH\x00R\x08markRead\x12?\n\rrefresh_token\x18\x06 \x01(\x0b\x32\x18.tidings.v1.RefreshTokenH\x00R\x0crefreshToken\x12X\n\x13\x63reate_conversation\x18\x07 \x01(\x0b\x32%.tidings.v1.CreateConversationRequestH\x00R\x12\x63reateConversation\x12@\n\x0b\x61\x64\x64_members\x18\x08 \x01(\x0b\x32\x1d.tidings.v1.AddMembersRequestH\x00R\naddMembers\x12\x46\n\rremove_member\x18\t \x01(\x0b\x32\x1f.tidings.v1.RemoveMemberRequestH\x00R\x0cremoveMember\x12U\n\x12leave_conversation\x18\n \x01(\x0b\x32$.tidings.v1.LeaveConversationRequestH\x00R\x11leaveConversation\x12=\n\nset_status\x18\x0b \x01(\x0b\x32\x1c.tidings.v1.SetStatusRequestH\x00R\tsetStatus\x12\x43\n\x0c\x65\x64it_message\x18\x0c \x01(\x0b\x32\x1e.tidings.v1.EditMessageRequestH\x00R\x0b\x65\x64itMessage\x12I\n\x0e\x64\x65lete_message\x18\r \x01(\x0b\x32 .tidings.v1.DeleteMessageRequestH\x00R\rdeleteMessageB\t\n\x07\x63ommandJ\x04\x08\x0e\x10)R\x0cset_reactionR\nset_typingR\x0esend_to_deviceR\x0ewatch_presence\"\xad\x01\n\x05Hello\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x12,\n\x07\x63ursors\x18\x02 \x03(\x0b\x32\x12.tidings.v1.CursorR\x07\x63ursors\x12\x16\n\x06window\x18\x03 \x01(\x05R\x06window\x12$\n\x0e\x63\x61tch_up_limit\x18\x04 \x01(\x05R\x0c\x63\x61tchUpLimit\x12\x16\n\x06\x63lient\x18\x05 \x01(\tR\x06\x63lient\"C\n\x06\x43ursor\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seq\"@\n\x03\x41\x63k\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seq\"$\n\x0cRefreshToken\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token2L\n\x0b\x43hatService\x12=\n\x04\x43hat\x12\x17.tidings.v1.ChatRequest\x1a\x18.tidings.v1.ChatResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtidings/v1/chat_service.proto\x12\ntidings.v1\x1a%tidings/v1/conversation_service.proto\x1a\x16tidings/v1/event.proto\x1a\x18tidings/v1/message.proto\x1a!tidings/v1/presence_service.proto\x1a tidings/v1/receipt_service.proto\"c\n\x0b\x43hatRequest\x12/\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x13.tidings.v1.CommandR\x08\x63ommands\x12#\n\x04\x61\x63ks\x18\x02 \x03(\x0b\x32\x0f.tidings.v1.AckR\x04\x61\x63ks\"9\n\x0c\x43hatResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.tidings.v1.EventR\x06\x65vents\"\xec\x07\n\x07\x43ommand\x12\x1d\n\ncommand_id\x18\x01 \x01(\x03R\tcommandId\x12)\n\x05hello\x18\x02 \x01(\x0b\x32\x11.tidings.v1.HelloH\x00R\x05hello\x12\x43\n\x0csend_message\x18\x03 \x01(\x0b\x32\x1e.tidings.v1.SendMessageRequestH\x00R\x0bsendMessage\x12I\n\x0emark_delivered\x18\x04 \x01(\x0b\x32 .tidings.v1.MarkDeliveredRequestH\x00R\rmarkDelivered\x12:\n\tmark_read\x18\x05 \x01(\x0b\x32\x1b.tidings.v1.MarkReadRequestH\x00R\x08markRead\x12?\n\rrefresh_token\x18\x06 \x01(\x0b\x32\x18.tidings.v1.RefreshTokenH\x00R\x0crefreshToken\x12X\n\x13\x63reate_conversation\x18\x07 \x01(\x0b\x32%.tidings.v1.CreateConversationRequestH\x00R\x12\x63reateConversation\x12@\n\x0b\x61\x64\x64_members\x18\x08 \x01(\x0b\x32\x1d.tidings.v1.AddMembersRequestH\x00R\naddMembers\x12\x46\n\rremove_member\x18\t \x01(\x0b\x32\x1f.tidings.v1.RemoveMemberRequestH\x00R\x0cremoveMember\x12U\n\x12leave_conversation\x18\n \x01(\x0b\x32$.tidings.v1.LeaveConversationRequestH\x00R\x11leaveConversation\x12=\n\nset_status\x18\x0b \x01(\x0b\x32\x1c.tidings.v1.SetStatusRequestH\x00R\tsetStatus\x12\x43\n\x0c\x65\x64it_message\x18\x0c \x01(\x0b\x32\x1e.tidings.v1.EditMessageRequestH\x00R\x0b\x65\x64itMessage\x12I\n\x0e\x64\x65lete_message\x18\r \x01(\x0b\x32 .tidings.v1.DeleteMessageRequestH\x00R\rdeleteMessage\x12\x43\n\x0cset_reaction\x18\x0e \x01(\x0b\x32\x1e.tidings.v1.SetReactionRequestH\x00R\x0bsetReactionB\t\n\x07\x63ommandJ\x04\x08\x0f\x10)R\nset_typingR\x0esend_to_deviceR\x0ewatch_presence\"\xad\x01\n\x05Hello\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x12,\n\x07\x63ursors\x18\x02 \x03(\x0b\x32\x12.tidings.v1.CursorR\x07\x63ursors\x12\x16\n\x06window\x18\x03 \x01(\x05R\x06window\x12$\n\x0e\x63\x61tch_up_limit\x18\x04 \x01(\x05R\x0c\x63\x61tchUpLimit\x12\x16\n\x06\x63lient\x18\x05 \x01(\tR\x06\x63lient\"C\n\x06\x43ursor\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seq\"@\n\x03\x41\x63k\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seq\"$\n\x0cRefreshToken\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token2L\n\x0b\x43hatService\x12=\n\x04\x43hat\x12\x17.tidings.v1.ChatRequest\x1a\x18.tidings.v1.ChatResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,15 +41,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATRESPONSE']._serialized_start=304
   _globals['_CHATRESPONSE']._serialized_end=361
   _globals['_COMMAND']._serialized_start=364
-  _globals['_COMMAND']._serialized_end=1313
-  _globals['_HELLO']._serialized_start=1316
-  _globals['_HELLO']._serialized_end=1489
-  _globals['_CURSOR']._serialized_start=1491
-  _globals['_CURSOR']._serialized_end=1558
-  _globals['_ACK']._serialized_start=1560
-  _globals['_ACK']._serialized_end=1624
-  _globals['_REFRESHTOKEN']._serialized_start=1626
-  _globals['_REFRESHTOKEN']._serialized_end=1662
-  _globals['_CHATSERVICE']._serialized_start=1664
-  _globals['_CHATSERVICE']._serialized_end=1740
+  _globals['_COMMAND']._serialized_end=1368
+  _globals['_HELLO']._serialized_start=1371
+  _globals['_HELLO']._serialized_end=1544
+  _globals['_CURSOR']._serialized_start=1546
+  _globals['_CURSOR']._serialized_end=1613
+  _globals['_ACK']._serialized_start=1615
+  _globals['_ACK']._serialized_end=1679
+  _globals['_REFRESHTOKEN']._serialized_start=1681
+  _globals['_REFRESHTOKEN']._serialized_end=1717
+  _globals['_CHATSERVICE']._serialized_start=1719
+  _globals['_CHATSERVICE']._serialized_end=1795
 # @@protoc_insertion_point(module_scope)

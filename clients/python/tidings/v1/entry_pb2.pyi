@@ -41,6 +41,7 @@ class Entry(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     MESSAGE_EDITED_FIELD_NUMBER: _builtins.int
     MESSAGE_DELETED_FIELD_NUMBER: _builtins.int
+    REACTION_SET_FIELD_NUMBER: _builtins.int
     CONVERSATION_CREATED_FIELD_NUMBER: _builtins.int
     MEMBERS_ADDED_FIELD_NUMBER: _builtins.int
     MEMBER_REMOVED_FIELD_NUMBER: _builtins.int
@@ -79,6 +80,10 @@ class Entry(_message.Message):
         """A message was deleted for all."""
 
     @_builtins.property
+    def reaction_set(self) -> Global___ReactionSet:
+        """A reaction to a message was set, or taken back."""
+
+    @_builtins.property
     def conversation_created(self) -> Global___ConversationCreated:
         """The conversation was created. Always the entry at position 1."""
 
@@ -111,17 +116,18 @@ class Entry(_message.Message):
         message: _message_pb2.MessageContent | None = ...,
         message_edited: Global___MessageEdited | None = ...,
         message_deleted: Global___MessageDeleted | None = ...,
+        reaction_set: Global___ReactionSet | None = ...,
         conversation_created: Global___ConversationCreated | None = ...,
         members_added: Global___MembersAdded | None = ...,
         member_removed: Global___MemberRemoved | None = ...,
         conversation_joined: Global___ConversationJoined | None = ...,
         conversation_left: Global___ConversationLeft | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "reaction_set", b"reaction_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "erased", b"erased", "id", b"id", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "ordinal", b"ordinal", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "erased", b"erased", "id", b"id", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "ordinal", b"ordinal", "reaction_set", b"reaction_set", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "conversation_created", "members_added", "member_removed", "conversation_joined", "conversation_left"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "reaction_set", "conversation_created", "members_added", "member_removed", "conversation_joined", "conversation_left"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -178,6 +184,36 @@ class MessageDeleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MessageDeleted: _TypeAlias = MessageDeleted  # noqa: Y015
+
+@_typing.final
+class ReactionSet(_message.Message):
+    """ReactionSet is the reaction of the entry's user to a message. A user has at most one to each message: a later one replaces it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    REACTION_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """The position of the message."""
+    reaction: _builtins.str
+    """The reaction, as the user gave it; empty when it was taken back."""
+    replaced: _builtins.str
+    """The user's reaction before, which this one takes the place of; empty for none."""
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        reaction: _builtins.str = ...,
+        replaced: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reaction", b"reaction", "replaced", b"replaced", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReactionSet: _TypeAlias = ReactionSet  # noqa: Y015
 
 @_typing.final
 class ConversationCreated(_message.Message):

@@ -80,6 +80,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """What is asked for is another node's to do, which this one does not ask: call that node. FAILED_PRECONDITION."""
     ERROR_REASON_EDIT_LIMIT: _ErrorReason.ValueType  # 26
     """The message was edited as often as a message can be. FAILED_PRECONDITION."""
+    ERROR_REASON_REACTION_LIMIT: _ErrorReason.ValueType  # 27
+    """The message has as many different reactions as a message can have. FAILED_PRECONDITION."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason says why something was refused, for programs. It is the reason of google.rpc.ErrorInfo (domain "tidings") in
@@ -140,6 +142,8 @@ ERROR_REASON_OTHER_NODE: ErrorReason.ValueType  # 25
 """What is asked for is another node's to do, which this one does not ask: call that node. FAILED_PRECONDITION."""
 ERROR_REASON_EDIT_LIMIT: ErrorReason.ValueType  # 26
 """The message was edited as often as a message can be. FAILED_PRECONDITION."""
+ERROR_REASON_REACTION_LIMIT: ErrorReason.ValueType  # 27
+"""The message has as many different reactions as a message can have. FAILED_PRECONDITION."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -63,6 +63,8 @@ class MessageState(_message.Message):
     EDIT_SEQS_FIELD_NUMBER: _builtins.int
     EDIT_TIME_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    REACTIONS_FIELD_NUMBER: _builtins.int
+    OWN_REACTION_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The conversation."""
     seq: _builtins.int
@@ -73,6 +75,8 @@ class MessageState(_message.Message):
     """
     deleted: _builtins.bool
     """Whether it was deleted for all: its content and that of its edits is gone."""
+    own_reaction: _builtins.str
+    """The reader's own reaction, empty for none. It may be that of a later entry than as_of, which then follows."""
     @_builtins.property
     def content(self) -> Global___MessageContent:
         """What the message says now. Not set when it was never edited, and says what its entry says, or was deleted."""
@@ -85,6 +89,10 @@ class MessageState(_message.Message):
     def edit_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last edited. Not set when it never was."""
 
+    @_builtins.property
+    def reactions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReactionCount]:
+        """How many users have reacted with what, the largest counts first. A count that goes down to 0 is left out."""
+
     def __init__(
         self,
         *,
@@ -95,14 +103,68 @@ class MessageState(_message.Message):
         edit_seqs: _abc.Iterable[_builtins.int] | None = ...,
         edit_time: _timestamp_pb2.Timestamp | None = ...,
         deleted: _builtins.bool = ...,
+        reactions: _abc.Iterable[Global___ReactionCount] | None = ...,
+        own_reaction: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "edit_time", b"edit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "content", b"content", "conversation_id", b"conversation_id", "deleted", b"deleted", "edit_seqs", b"edit_seqs", "edit_time", b"edit_time", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "content", b"content", "conversation_id", b"conversation_id", "deleted", b"deleted", "edit_seqs", b"edit_seqs", "edit_time", b"edit_time", "own_reaction", b"own_reaction", "reactions", b"reactions", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MessageState: _TypeAlias = MessageState  # noqa: Y015
+
+@_typing.final
+class ReactionCount(_message.Message):
+    """ReactionCount is how often a reaction was given to a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REACTION_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    reaction: _builtins.str
+    """The reaction."""
+    count: _builtins.int
+    """The number of users, at least 1."""
+    def __init__(
+        self,
+        *,
+        reaction: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "reaction", b"reaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReactionCount: _TypeAlias = ReactionCount  # noqa: Y015
+
+@_typing.final
+class Reaction(_message.Message):
+    """Reaction is the reaction of a user to a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    REACTION_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user."""
+    reaction: _builtins.str
+    """The reaction, never empty."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        reaction: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reaction", b"reaction", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reaction: _TypeAlias = Reaction  # noqa: Y015
 
 @_typing.final
 class SendMessageRequest(_message.Message):
@@ -268,6 +330,70 @@ class DeleteMessageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteMessageResponse: _TypeAlias = DeleteMessageResponse  # noqa: Y015
+
+@_typing.final
+class SetReactionRequest(_message.Message):
+    """SetReactionRequest sets the caller's reaction to a message, or takes it back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    REACTION_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """The conversation."""
+    request_id: _builtins.str
+    """The client's id of the change, as in EditMessageRequest."""
+    seq: _builtins.int
+    """The position of the message."""
+    reaction: _builtins.str
+    """The reaction, such as an emoji, at most 64 bytes of UTF-8 without white space and control characters; otherwise
+    INVALID_ARGUMENT. Empty: the reaction is taken back.
+    """
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        reaction: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "reaction", b"reaction", "request_id", b"request_id", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetReactionRequest: _TypeAlias = SetReactionRequest  # noqa: Y015
+
+@_typing.final
+class SetReactionResponse(_message.Message):
+    """SetReactionResponse gives a reaction's position."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """The position of the change, an entry of its own; 0 when it was so already."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was committed, by the server's clock."""
+
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetReactionResponse: _TypeAlias = SetReactionResponse  # noqa: Y015
 
 @_typing.final
 class EditMessageResponse(_message.Message):

@@ -51,6 +51,16 @@ class MessageServiceStub:
                 request_serializer=tidings_dot_v1_dot_message__pb2.DeleteMessageRequest.SerializeToString,
                 response_deserializer=tidings_dot_v1_dot_message__pb2.DeleteMessageResponse.FromString,
                 _registered_method=True)
+        self.SetReaction = channel.unary_unary(
+                '/tidings.v1.MessageService/SetReaction',
+                request_serializer=tidings_dot_v1_dot_message__pb2.SetReactionRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_message__pb2.SetReactionResponse.FromString,
+                _registered_method=True)
+        self.ListReactions = channel.unary_unary(
+                '/tidings.v1.MessageService/ListReactions',
+                request_serializer=tidings_dot_v1_dot_message__service__pb2.ListReactionsRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_message__service__pb2.ListReactionsResponse.FromString,
+                _registered_method=True)
         self.ListHistory = channel.unary_unary(
                 '/tidings.v1.MessageService/ListHistory',
                 request_serializer=tidings_dot_v1_dot_message__service__pb2.ListHistoryRequest.SerializeToString,
@@ -93,6 +103,22 @@ class MessageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetReaction(self, request, context):
+        """SetReaction sets the caller's reaction to a message, or takes it back. What is no message, deleted, or not for the caller to
+        read, is NOT_FOUND (MESSAGE_NOT_FOUND). A message has at most 100 different reactions, otherwise FAILED_PRECONDITION
+        (REACTION_LIMIT).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReactions(self, request, context):
+        """ListReactions lists who has reacted to a message, by user id. Only for members; to others it is NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListHistory(self, request, context):
         """ListHistory lists the entries of a conversation, or of the caller's inbox, in either direction from any position.
         """
@@ -124,6 +150,16 @@ def add_MessageServiceServicer_to_server(servicer, server):
                     servicer.DeleteMessage,
                     request_deserializer=tidings_dot_v1_dot_message__pb2.DeleteMessageRequest.FromString,
                     response_serializer=tidings_dot_v1_dot_message__pb2.DeleteMessageResponse.SerializeToString,
+            ),
+            'SetReaction': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetReaction,
+                    request_deserializer=tidings_dot_v1_dot_message__pb2.SetReactionRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_message__pb2.SetReactionResponse.SerializeToString,
+            ),
+            'ListReactions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReactions,
+                    request_deserializer=tidings_dot_v1_dot_message__service__pb2.ListReactionsRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_message__service__pb2.ListReactionsResponse.SerializeToString,
             ),
             'ListHistory': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHistory,
@@ -218,6 +254,60 @@ class MessageService:
             '/tidings.v1.MessageService/DeleteMessage',
             tidings_dot_v1_dot_message__pb2.DeleteMessageRequest.SerializeToString,
             tidings_dot_v1_dot_message__pb2.DeleteMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetReaction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.MessageService/SetReaction',
+            tidings_dot_v1_dot_message__pb2.SetReactionRequest.SerializeToString,
+            tidings_dot_v1_dot_message__pb2.SetReactionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReactions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.MessageService/ListReactions',
+            tidings_dot_v1_dot_message__service__pb2.ListReactionsRequest.SerializeToString,
+            tidings_dot_v1_dot_message__service__pb2.ListReactionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,13 @@ class MessageServiceStub:
     (RIGHT_MISSING). What is no message, or not for the caller to read, is NOT_FOUND (MESSAGE_NOT_FOUND). When it returns, no
     read gives the content any more.
     """
+    SetReaction: _grpc.UnaryUnaryMultiCallable[_message_pb2.SetReactionRequest, _message_pb2.SetReactionResponse]
+    """SetReaction sets the caller's reaction to a message, or takes it back. What is no message, deleted, or not for the caller to
+    read, is NOT_FOUND (MESSAGE_NOT_FOUND). A message has at most 100 different reactions, otherwise FAILED_PRECONDITION
+    (REACTION_LIMIT).
+    """
+    ListReactions: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListReactionsRequest, _message_service_pb2.ListReactionsResponse]
+    """ListReactions lists who has reacted to a message, by user id. Only for members; to others it is NOT_FOUND."""
     ListHistory: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListHistoryRequest, _message_service_pb2.ListHistoryResponse]
     """ListHistory lists the entries of a conversation, or of the caller's inbox, in either direction from any position."""
     GetMessage: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.GetMessageRequest, _message_service_pb2.GetMessageResponse]
@@ -72,6 +79,13 @@ class MessageServiceAsyncStub(MessageServiceStub):
     (RIGHT_MISSING). What is no message, or not for the caller to read, is NOT_FOUND (MESSAGE_NOT_FOUND). When it returns, no
     read gives the content any more.
     """
+    SetReaction: _aio.UnaryUnaryMultiCallable[_message_pb2.SetReactionRequest, _message_pb2.SetReactionResponse]  # type: ignore[assignment]
+    """SetReaction sets the caller's reaction to a message, or takes it back. What is no message, deleted, or not for the caller to
+    read, is NOT_FOUND (MESSAGE_NOT_FOUND). A message has at most 100 different reactions, otherwise FAILED_PRECONDITION
+    (REACTION_LIMIT).
+    """
+    ListReactions: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListReactionsRequest, _message_service_pb2.ListReactionsResponse]  # type: ignore[assignment]
+    """ListReactions lists who has reacted to a message, by user id. Only for members; to others it is NOT_FOUND."""
     ListHistory: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListHistoryRequest, _message_service_pb2.ListHistoryResponse]  # type: ignore[assignment]
     """ListHistory lists the entries of a conversation, or of the caller's inbox, in either direction from any position."""
     GetMessage: _aio.UnaryUnaryMultiCallable[_message_service_pb2.GetMessageRequest, _message_service_pb2.GetMessageResponse]  # type: ignore[assignment]
@@ -111,6 +125,25 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         (RIGHT_MISSING). What is no message, or not for the caller to read, is NOT_FOUND (MESSAGE_NOT_FOUND). When it returns, no
         read gives the content any more.
         """
+
+    @_abc_1.abstractmethod
+    def SetReaction(
+        self,
+        request: _message_pb2.SetReactionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_message_pb2.SetReactionResponse, _abc.Awaitable[_message_pb2.SetReactionResponse]]:
+        """SetReaction sets the caller's reaction to a message, or takes it back. What is no message, deleted, or not for the caller to
+        read, is NOT_FOUND (MESSAGE_NOT_FOUND). A message has at most 100 different reactions, otherwise FAILED_PRECONDITION
+        (REACTION_LIMIT).
+        """
+
+    @_abc_1.abstractmethod
+    def ListReactions(
+        self,
+        request: _message_service_pb2.ListReactionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_message_service_pb2.ListReactionsResponse, _abc.Awaitable[_message_service_pb2.ListReactionsResponse]]:
+        """ListReactions lists who has reacted to a message, by user id. Only for members; to others it is NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListHistory(
