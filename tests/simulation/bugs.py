@@ -360,7 +360,7 @@ BUGS = {
             "lost-overlay-effect",
             "a change of a message is not folded into its overlay by whoever loads the conversation after a crash",
             _lost_overlay_effect,
-            200,
+            60,
         ),
         Bug(
             "history-does-not-wait",
