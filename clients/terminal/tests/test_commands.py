@@ -30,7 +30,7 @@ def test_what_was_typed_is_understood(typed: str, expected: Typed) -> None:
 
 
 def test_commands_that_fit_are_proposed() -> None:
-    assert [spec.name for spec in matching("/re")] == ["remove", "retry"]
+    assert [spec.name for spec in matching("/re")] == ["remove", "react", "retry"]
     assert [spec.name for spec in matching("/dm bo")] == ["dm"]
     assert matching("//re") == matching("re") == matching("/no such") == ()
 

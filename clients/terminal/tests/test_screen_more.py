@@ -62,7 +62,7 @@ async def test_a_reply_quotes_what_it_answers_even_if_that_is_long_ago(server: S
         assert "↩" not in alice.text
 
 
-async def test_messages_are_edited_and_deleted(server: Server) -> None:
+async def test_messages_are_edited_reacted_to_and_deleted(server: Server) -> None:
     await direct(server, "bob", "alice", "from bob")
     async with screen(server, "alice") as alice, screen(server, "bob") as bob:
         await alice.open("bob")
@@ -73,6 +73,12 @@ async def test_messages_are_edited_and_deleted(server: Server) -> None:
         for one in (alice, bob):
             await one.reads('"hello", she said')
             await one.sees(" edited")
+        await bob.type("/react +1")
+        await alice.type("/react +1")
+        for one in (alice, bob):
+            await one.sees("+1 2")
+        await alice.type("/react")
+        await bob.until(lambda: "+1 2" not in bob.text and "+1" in bob.text, "only bob's is left")
         await bob.type("/delete")
         for one in (alice, bob):
             await one.until(lambda one=one: "from bob" not in one.text, "it is gone everywhere")

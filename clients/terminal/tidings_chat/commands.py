@@ -35,6 +35,13 @@ SPECS: Final = (
     Spec("members", "", "show who is in this conversation"),
     Spec("status", "[available|away|busy] [text]", "say how you are", 0, None),
     Spec("edit", "text", "give your chosen message, or your last one, another text", 1, None),
+    Spec(
+        "react",
+        "[emoji]",
+        "react to the chosen message, or the last one; without: take it back",
+        0,
+        1,
+    ),
     Spec("delete", "", "delete the chosen message, or your last one, for everybody"),
     Spec("retry", "", "send again what has failed here"),
     Spec("theme", "", "switch between light and dark"),

@@ -269,6 +269,10 @@ class ChatSession:
         connected = self._connected()
         await connected.edit_message(chat.conversation_id, seq, text, reply_to=reply_to)
 
+    async def react(self, chat: Chat, seq: int, reaction: str) -> None:
+        """React to a message, or take that back. Raises TidingsError."""
+        await self._connected().set_reaction(chat.conversation_id, seq, reaction)
+
     async def delete(self, chat: Chat, seq: int) -> None:
         """Delete a message for everybody. Raises TidingsError."""
         await self._connected().delete_message(chat.conversation_id, seq)

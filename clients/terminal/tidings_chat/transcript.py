@@ -23,6 +23,7 @@ from .text import clean, one_line
 
 _RUN: Final = timedelta(minutes=5)
 _NAMES_AT_ONCE: Final = 3
+_REACTIONS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +175,19 @@ def _bubble(chat: Chat, message: Message, me: str, time: datetime, run: _Run) ->
         begins_run=not goes_on,
         named=not (goes_on or message.own or chat.direct),
         text="(deleted)" if message.erased else clean(message.text),
-        time=when.clock(time) + _edited(message),
+        time=_reactions(message) + when.clock(time) + _edited(message),
         progress=chat.progress(message.seq) if message.own else None,
         quote=_quote(chat, message.reply_to, me),
     )
+
+
+def _reactions(message: Message) -> str:
+    given = message.state.reactions if message.state is not None else ()
+    shown = [
+        one_line(what) + (f" {count}" if count > 1 else "") for what, count in given[:_REACTIONS]
+    ]
+    more = ["…"] if len(given) > _REACTIONS else []
+    return "".join(f"{one}  " for one in (*shown, *more))
 
 
 def _edited(message: Message) -> str:

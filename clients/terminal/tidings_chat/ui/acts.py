@@ -81,6 +81,8 @@ class Acts:
                 return await self._edit(chat, arguments[0])
             case "delete":
                 return await self._delete(chat)
+            case "react":
+                return await self._react(chat, "".join(arguments))
             case "members":
                 return await self._members(chat)
             case "retry":
@@ -127,13 +129,13 @@ class Acts:
 
         return await self._try(f"{one_line(user)} can't be removed", work())
 
-    def _meant(self, chat: Chat) -> Message | None:
-        """The message that is chosen, or the last own one."""
+    def _meant(self, chat: Chat, *, own: bool = True) -> Message | None:
+        """The message that is chosen, or the last one, of one's own or of anybody."""
         chosen = self._app.timeline.chosen
         for entry in reversed(chat.timeline.entries):
             if not isinstance(entry, Message) or entry.erased:
                 continue
-            if entry.seq == chosen.seq if chosen is not None else entry.own:
+            if entry.seq == chosen.seq if chosen is not None else entry.own or not own:
                 return entry
         self._app.tell("Which message? Choose one that was sent.", severity="warning")
         return None
@@ -144,6 +146,13 @@ class Acts:
             return False
         work = self._session.edit(chat, message.seq, text, message.reply_to)
         return await self._try("It can't be edited", work)
+
+    async def _react(self, chat: Chat, reaction: str) -> bool:
+        message = self._meant(chat, own=False)
+        if message is None:
+            return False
+        work = self._session.react(chat, message.seq, reaction)
+        return await self._try("You can't react", work)
 
     async def _delete(self, chat: Chat) -> bool:
         message = self._meant(chat)
