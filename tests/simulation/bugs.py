@@ -301,7 +301,7 @@ BUGS = {
             "no-five-minutes",
             "the look-up of an old id covers only pages with a stamp of at least its time",
             lambda: replaced(lookup, "earliest_stamp", lambda id_time_ms: id_time_ms),
-            60,
+            200,
             _wrong_clocks,
         ),
         Bug(
@@ -340,7 +340,7 @@ BUGS = {
             "stale-refusal",
             "a command is refused on what is known of a log, though other nodes append too",
             lambda: changed(batch, "build", " and not proposal.verified", " and False"),
-            100,
+            200,
             _strangers,
         ),
         Bug(
@@ -360,13 +360,13 @@ BUGS = {
             "lost-overlay-effect",
             "a change of a message is not folded into its overlay by whoever loads the conversation after a crash",
             _lost_overlay_effect,
-            60,
+            200,
         ),
         Bug(
             "history-does-not-wait",
             "history is listed while what its entries made of messages is still to be written",
             lambda: replaced(sequencer.Sequencer, "folded", _do_not_wait),
-            60,
+            200,
         ),
         Bug(
             "no-states-before-what-is-passed-over",
@@ -409,7 +409,7 @@ BUGS = {
             "no-outbox-limit",
             "the outbox takes whatever is put into it",
             lambda: replaced(outbox.Outbox, "room", lambda _self, _size: True),
-            60,
+            200,
             _narrow,
         ),
         Bug(
@@ -460,7 +460,7 @@ BUGS = {
             lambda: changed(
                 node.Node, "__init__", "Host(self.sequencer.submit", "Host(self.router.submit"
             ),
-            100,
+            200,
             _homes,
         ),
         Bug(
@@ -499,7 +499,7 @@ BUGS = {
             "bus-not-looked-at-again",
             "sessions do not look at their heads when the connection to Redis was renewed",
             lambda: replaced(redis_bus.RedisBus, "_resync", lambda _self: None),
-            60,
+            200,
             _redis,
         ),
         Bug(
@@ -508,7 +508,7 @@ BUGS = {
             lambda: changed(
                 leases_in_redis.RedisLeases, "_renew_token", "self._token = self._random()", "pass"
             ),
-            100,
+            200,
             _redis,
         ),
         Bug(
@@ -520,7 +520,7 @@ BUGS = {
                 "self._owed.update(dict.fromkeys(users))",
                 "pass",
             ),
-            60,
+            200,
             _redis,
         ),
         Bug(
