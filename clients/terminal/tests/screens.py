@@ -50,6 +50,10 @@ class Screen:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.text}") from None
 
+    async def misses(self, text: str) -> None:
+        """Wait until something does not stand on the screen any more."""
+        await self.until(lambda: text not in self.text, f"“{text}” off the screen")
+
     async def reads(self, text: str) -> None:
         """Wait until a message of the open conversation stands on the screen."""
         await self.until(
