@@ -110,7 +110,11 @@ def erased(log: Log, end: int) -> dict[int, int]:
     for entry in log.entries[:end]:
         if entry.WhichOneof("body") == "message_deleted":
             seq = entry.message_deleted.seq
-            edits = (e.seq for e in log.entries[: entry.seq] if about(e) == seq and e is not entry)
+            edits = (
+                e.seq
+                for e in log.entries[: entry.seq]
+                if e.WhichOneof("body") == "message_edited" and about(e) == seq
+            )
             found.update(dict.fromkeys((seq, *edits), entry.seq))
     return found
 
@@ -146,6 +150,10 @@ def told(log: Log, user: str, state: message_pb2.MessageState, who: str) -> None
         expected.ClearField("reactions")
         expected.own_reaction = ""
         state = _without_reactions(state)
+        if state.deleted and state.seq in erased(log, log.head):
+            # What was erased later is gone for them as well.
+            expected.deleted = True
+            expected.ClearField("content")
     elif state.own_reaction in _own_since(log, state, user):
         expected.own_reaction = state.own_reaction
     if state != expected:

@@ -205,7 +205,7 @@ async def test_lines_drafts_and_commands_of_the_composer(server: Server) -> None
         await alice.reads("from carol")
         assert alice.app.composer.text == ""
         await alice.type("/re", then="")
-        await alice.sees("/remove /retry")
+        await alice.sees("/remove /react /retry")
         await alice.type("x")
         await alice.is_told("There is no command /rex")
         assert alice.app.composer.text == "/rex"
