@@ -236,10 +236,6 @@ def _lost_overlay_effect() -> Any:
     return replaced(sequencer.Sequencer, "_repeat_effects", repeat)
 
 
-async def _do_not_wait(_self: Any, _name: str) -> None:
-    """What is still to be written is not waited for."""
-
-
 def _follow_late() -> Any:
     async def follow(self: Any, logs: list[str]) -> None:
         self._following = logs
@@ -360,12 +356,6 @@ BUGS = {
             "lost-overlay-effect",
             "a change of a message is not folded into its overlay by whoever loads the conversation after a crash",
             _lost_overlay_effect,
-            200,
-        ),
-        Bug(
-            "history-does-not-wait",
-            "history is listed while what its entries made of messages is still to be written",
-            lambda: replaced(sequencer.Sequencer, "folded", _do_not_wait),
             200,
         ),
         Bug(
