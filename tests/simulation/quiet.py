@@ -154,14 +154,7 @@ class Quiet:
         self._erasures()
         texts: dict[str, tuple[str, int]] = {}
         # What a restore took back, a device whose disk forgot the answer may send again, behind what came later.
-        # What was refused only because its id lay ahead, an earlier attempt may still bring at a node whose clock is
-        # ahead: the one refusal that is not final after a doubt (decision 9).
-        lost = {
-            s.text
-            for device in world.sdk
-            for s in device.data.said.values()
-            if s.lost or s.failed == "ID_AHEAD"
-        }
+        lost = {s.text for device in world.sdk for s in device.data.said.values() if s.lost}
         for name, log in truth.logs.items():
             last: dict[str, int] = {}
             for entry in log.entries:

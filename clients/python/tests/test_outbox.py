@@ -51,6 +51,30 @@ UNAVAILABLE = refusal(Code.UNAVAILABLE, "STORE_UNAVAILABLE")
 MISSING = refusal(Code.FAILED_PRECONDITION, "PREDECESSOR_MISSING")
 
 
+AHEAD = refusal(Code.INVALID_ARGUMENT, "ID_AHEAD")
+
+
+def test_only_what_was_not_sent_before_is_refused_for_an_id_ahead() -> None:
+    box = outbox()
+    item = add(box, "1")
+    send_all(box)
+    assert not box.may_be_taken_later(item, AHEAD)
+    box.reconnect()
+    send_all(box)
+    # The attempt before may have reached a server whose clock is ahead, and be committed yet.
+    assert box.may_be_taken_later(item, AHEAD)
+    assert not box.may_be_taken_later(item, refusal(Code.PERMISSION_DENIED, "RIGHT_MISSING"))
+
+
+def test_what_a_process_before_may_have_sent_is_not_refused_for_an_id_ahead() -> None:
+    box = outbox()
+    sealed = box.restore(StoredMessage(1, "a", "1", b"", 0, sealed=True))
+    unsealed = box.restore(StoredMessage(2, "b", "2", b"", 0, sealed=False))
+    send_all(box)
+    assert box.may_be_taken_later(sealed, AHEAD)
+    assert not box.may_be_taken_later(unsealed, AHEAD)
+
+
 def test_each_names_its_predecessor_in_the_same_conversation() -> None:
     box = outbox()
     for name, conversation in (("1", "a"), ("2", "b"), ("3", "a"), ("4", "a"), ("5", "b")):

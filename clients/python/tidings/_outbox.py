@@ -42,11 +42,13 @@ class Outgoing:
         message: The message as it is kept.
         state: Where it is.
         after: The predecessor named when it was last sent, or None.
+        sent_before: Whether an attempt before the one in flight may have reached a server.
     """
 
     message: StoredMessage
     state: SendState
     after: Outgoing | None = None
+    sent_before: bool = False
 
     def __lt__(self, other: Outgoing) -> bool:
         return self.message.position < other.message.position
@@ -134,6 +136,7 @@ class Outbox:
             item = self._items[message.message_id] = Outgoing(message, SendState.FAILED)
         else:
             item = self.add(message)
+            item.sent_before = message.sealed
             self.stored(item)
         return item
 
@@ -216,6 +219,12 @@ class Outbox:
             lane.not_before = 0.0
             self._make_ready(lane)
 
+    def may_be_taken_later(self, item: Outgoing, error: TidingsError) -> bool:
+        """Whether a message that was refused may be taken when it is sent again. An id that lies ahead of one server's
+        clock may not lie ahead of another's, where an attempt before may be committed yet: time decides.
+        """
+        return is_retryable(error) or (error.reason == "ID_AHEAD" and item.sent_before)
+
     def retry(self, item: Outgoing, error: TidingsError, now: float) -> None:
         """The server didn't take a message that was in flight; it is sent again, after a while."""
         lane = self._lanes[item.message.conversation_id]
@@ -266,6 +275,7 @@ class Outbox:
 
     def _requeue(self, lane: _Lane, item: Outgoing) -> None:
         item.state = SendState.QUEUED
+        item.sent_before = True
         self.in_flight -= 1
         heapq.heappush(lane.queue, item)
 

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 from . import _convert, events
 from ._ids import IdMaker, ServerClock, id_time_ms
-from ._outbox import Outbox, Outgoing, SendState, is_retryable
+from ._outbox import Outbox, Outgoing, SendState
 from ._queue import EventQueue
 from ._state import StoredFailure, StoredMessage
 from ._unsaved import Unsaved
@@ -96,7 +96,7 @@ class Sends:
             return
         if error is None:
             self._sent(item, sent.seq, _convert.ms_of(sent.create_time))
-        elif is_retryable(error):
+        elif self.outbox.may_be_taken_later(item, error):
             self.outbox.retry(item, error, now)
         else:
             self._refused(item, error)
