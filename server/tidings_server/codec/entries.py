@@ -27,6 +27,7 @@ from ..core.entries import (
     Role,
     UnknownBody,
 )
+from .fields import to_ms
 from .wire import element, text, timestamp, varint
 
 
@@ -132,14 +133,13 @@ def _encode_body(seq: int, body: Body) -> bytes:
 
 def decode_entry(entry: entry_pb2.Entry) -> Entry:
     """An entry that was parsed."""
-    time = entry.create_time
     return Entry(
         entry.conversation_id,
         entry.seq,
         entry.ordinal,
         entry.id,
         entry.user_id,
-        time.seconds * 1000 + time.nanos // 1_000_000,
+        to_ms(entry.create_time),
         _decode_body(entry),
         entry.erased,
     )

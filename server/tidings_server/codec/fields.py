@@ -29,6 +29,11 @@ def to_timestamp(time_ms: int) -> Timestamp | None:
     return Timestamp(seconds=time_ms // 1000, nanos=time_ms % 1000 * 1_000_000)
 
 
+def to_ms(time: Timestamp) -> int:
+    """Milliseconds since the Unix epoch; 0 for a time that is not set."""
+    return time.seconds * 1000 + time.nanos // 1_000_000
+
+
 def conversation_id(value: str, field: str = "conversation_id") -> str:
     """The id of a conversation."""
     if not is_conversation_id(value):

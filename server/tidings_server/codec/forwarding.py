@@ -13,7 +13,7 @@ from ..core.records import record
 from ..errors import DomainError, Reason
 from .entries import decode_entry, proposed_entry
 from .events import to_error
-from .fields import to_timestamp
+from .fields import to_ms, to_timestamp
 from .wire import element, text, varint
 
 # The two sides of a stream parse nothing but these.
@@ -89,11 +89,10 @@ def read_outcomes(frame: bytes) -> list[ForwardedOutcome]:
 
 
 def _outcome(outcome: node_service_pb2.AppendOutcome) -> ForwardedOutcome:
-    time = outcome.create_time
     return ForwardedOutcome(
         outcome.number,
         outcome.seq,
-        time.seconds * 1000 + time.nanos // 1_000_000,
+        to_ms(outcome.create_time),
         _problem(outcome) if outcome.HasField("error") else None,
     )
 

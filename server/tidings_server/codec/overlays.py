@@ -5,7 +5,7 @@ from __future__ import annotations
 from tidings.v1 import message_pb2
 
 from ..core.overlays import Overlay
-from .fields import to_timestamp
+from .fields import to_ms, to_timestamp
 from .wire import element, text
 
 _EVENT = 0x0A
@@ -35,13 +35,12 @@ def dump_overlay(log: str, overlay: Overlay) -> bytes:
 def load_overlay(raw: bytes) -> Overlay:
     """The overlay in such bytes."""
     state = message_pb2.MessageState.FromString(raw)
-    time = state.edit_time
     return Overlay(
         state.seq,
         state.as_of,
         state.content.SerializeToString(),
         tuple(state.edit_seqs),
-        time.seconds * 1000 + time.nanos // 1_000_000,
+        to_ms(state.edit_time),
         state.deleted,
         tuple((r.reaction, r.count) for r in state.reactions),
     )

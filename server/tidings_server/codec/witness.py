@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from google.protobuf.message import DecodeError
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidings.v1 import admin_service_pb2, node_service_pb2
 
 from ..core import admin as a
 from ..core import commands as c
 from .events import to_response
+from .fields import to_ms
 from .requests import RequestReader
 
 
@@ -58,7 +58,7 @@ def read_answer(frame: bytes) -> a.DeliveryExplained:
             told.message_id,
             told.sender_user_id,
             told.entry_kind,
-            _ms(told.commit_time),
+            to_ms(told.commit_time),
         )
     return a.DeliveryExplained(
         a.DeliveryOutcome(told.outcome),
@@ -67,7 +67,7 @@ def read_answer(frame: bytes) -> a.DeliveryExplained:
         told.message_id,
         told.head_seq,
         told.node_id,
-        tuple(a.SessionNote(_ms(n.time), n.device_id, n.session_id, n.text) for n in told.notes),
+        tuple(a.SessionNote(to_ms(n.time), n.device_id, n.session_id, n.text) for n in told.notes),
     )
 
 
@@ -78,13 +78,9 @@ def _fact(f: admin_service_pb2.DeliveryFact) -> a.DeliveryFact:
         f.text,
         a.FactSource(f.source),
         a.FactCause(f.cause),
-        time_ms=_ms(f.time),
+        time_ms=to_ms(f.time),
         seq=f.seq,
         node_id=f.node_id,
         device_id=f.device_id,
         session_id=f.session_id,
     )
-
-
-def _ms(time: Timestamp) -> int:
-    return time.seconds * 1000 + time.nanos // 1_000_000
