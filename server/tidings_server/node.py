@@ -132,7 +132,7 @@ class Node:
         self.sequencer.set_effects(
             by_kind(MembershipEffects(store, self.router), MessageEffects(store, self._pages))
         )
-        states = MessageStates(store)
+        states = MessageStates(store, self.sequencer)
         receipts = Receipts(store, self._pages, self.sequencer, bus)
         self._acks = AckBook(store, self.sequencer, bus)
         self._admin = Admin(
@@ -169,7 +169,7 @@ class Node:
             states=states,
             handlers=self.handlers,
             hub=self.hub,
-            sync=Synchroniser(store, self.sequencer, self._acks, self.limits),
+            sync=Synchroniser(store, self.sequencer, states, self._acks, self.limits),
             acks=self._acks,
             reader=self.reader,
             clock=clock,

@@ -25,14 +25,15 @@ from tidings_server.delivery import catch_up, hub, outbox, position, resume, ses
 from tidings_server.errors import store_unavailable
 from tidings_server.messaging import (
     batch,
+    effect_writing,
     forwarding,
     intents,
     lookup,
+    message_states,
     receipts,
     sequencer,
     takeover,
 )
-from tidings_server.messaging.effect_writing import repeat_effects
 from tidings_server.presence import redis as leases_in_redis
 
 from .config import BusKind, Config
@@ -222,18 +223,23 @@ def _effects_not_repeated() -> Any:
     async def repeat(_self: Any, state: Any) -> None:
         state.pending = ()
 
-    return replaced(sequencer.Sequencer, "_repeat_effects", repeat)
+    return replaced(effect_writing.EffectWriter, "repeat", repeat)
 
 
 def _lost_overlay_effect() -> Any:
     async def repeat(self: Any, state: Any) -> None:
+        effects = self.effects
+
         async def of_memberships(log: str, change: Any, conversation: Any) -> None:
             if not isinstance(change.body, MESSAGE_CHANGES):
-                await self._effects(log, change, conversation)
+                await effects(log, change, conversation)
 
-        await repeat_effects(of_memberships, self._store, state)
+        only = effect_writing.EffectWriter(self._store, {}, None)
+        only.effects = of_memberships
+        await real(only, state)
 
-    return replaced(sequencer.Sequencer, "_repeat_effects", repeat)
+    real = effect_writing.EffectWriter.repeat
+    return replaced(effect_writing.EffectWriter, "repeat", repeat)
 
 
 def _follow_late() -> Any:
@@ -362,10 +368,10 @@ BUGS = {
             "no-states-before-what-is-passed-over",
             "a device is not told what entries that it is not sent made of its messages",
             lambda: changed(
-                session.Session,
-                "_passed_over",
-                "if is_inbox(name)",
-                "if True or is_inbox(name)",
+                message_states.MessageStates,
+                "passed_over",
+                "if is_inbox(log)",
+                "if True or is_inbox(log)",
             ),
             200,
         ),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -14,7 +15,7 @@ from ..codec import events
 from ..codec.entries import decode_entries
 from ..core import commands as c
 from ..core.entries import ConversationJoined
-from ..core.ids import inbox_log, is_inbox
+from ..core.ids import inbox_log
 from ..core.pages import Page, PageFlag
 from ..core.principal import Principal
 from ..errors import DomainError, Reason
@@ -25,6 +26,7 @@ from .catch_up import CatchUp
 from .expiry import Expiry
 from .outbox import Outbox, Sink
 from .position import Position, Window
+from .recheck import Recheck
 from .resume import visible_ranges
 from .services import SessionServices
 from .sync import SyncPlan
@@ -67,7 +69,7 @@ class Session:
             services.counters,
             services.catch_up_slots,
             self._ranges,
-            self._passed_over,
+            partial(services.states.passed_over, principal.user_id),
             self._inbox_page,
             self._level,
             self.fail,
@@ -81,8 +83,13 @@ class Session:
         # The logs that are being joined, and how far they are known to go by what was published meanwhile.
         self._joining: dict[str, int] = {}
         self._following: list[str] = []
-        self._resyncs = 0
-        self._rechecking = False
+        self._recheck = Recheck(
+            services,
+            session_id,
+            self.positions,
+            lambda position: self._lag(position, SessionDid.HEAD_MOVED),
+            self._spawn,
+        )
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._expiry = Expiry(
             services.clock,
@@ -250,8 +257,8 @@ class Session:
         moved.
         """
         # Whoever is about to join a log may have read its head before: it reads it again.
-        self._resyncs += 1
-        self._recheck_soon()
+        self._recheck.times += 1
+        self._recheck.soon()
 
     def going_away(self, delay_ms: int) -> None:
         """The server is about to stop."""
@@ -407,14 +414,13 @@ class Session:
     # Synchronising
 
     async def _synchronise(self, command_id: int, hello: c.Hello) -> None:
-        resyncs = self._resyncs
+        rechecks = self._recheck.times
         plan = await self._plan(hello)
-        told = await self._told_before(plan)
         self._result(command_id, "hello", c.Welcomed(plan.refused))
         assert self._syncing is not None
         for position, passed in plan.starts:
             for kind, first, last in passed:
-                for state in told.get((position.log, first), ()):
+                for state in plan.told[position.log, first]:
                     self.outbox.put(state)
                 event = events.gap_event if kind == "gap" else events.skipped_event
                 self.outbox.put(event(position.log, first, last))
@@ -438,8 +444,8 @@ class Session:
             if position.sent < position.end:
                 self._catch_up.lag(position)
         self._synced()
-        if resyncs != self._resyncs:
-            self._recheck_soon()
+        if rechecks != self._recheck.times:
+            self._recheck.soon()
 
     async def _plan(self, hello: c.Hello) -> SyncPlan:
         """Where the session starts, as soon as the store can tell."""
@@ -450,33 +456,6 @@ class Session:
                 self._services.counters.store_errors += 1
                 log.warning("sync_waits", cause=str(problem), session=self.id)
                 await asyncio.sleep(_SYNC_RETRY_S)
-
-    async def _told_before(self, plan: SyncPlan) -> dict[tuple[str, int], list[bytes]]:
-        """What is to be told before the positions that are passed over, as soon as it can be read."""
-        while True:
-            try:
-                return {
-                    (position.log, first): await self._passed_over(
-                        position.log, position.ranges, first, last
-                    )
-                    for position, passed in plan.starts
-                    for _, first, last in passed
-                }
-            except (StoreUnavailable, DomainError) as problem:
-                self._services.counters.store_errors += 1
-                log.warning("sync_waits", cause=str(problem), session=self.id)
-                await asyncio.sleep(_SYNC_RETRY_S)
-
-    async def _passed_over(
-        self, name: str, ranges: Sequence[tuple[int, int]], first: int, last: int
-    ) -> list[bytes]:
-        """What became, by entries that the device is not sent, of messages that it may have."""
-        if is_inbox(name) or ranges[0][0] >= first:
-            return []
-        await self._services.sequencer.folded(name)
-        return await self._services.states.changed(
-            name, self.principal.user_id, ranges, first, last
-        )
 
     def _lag(self, position: Position, did: SessionDid) -> None:
         if not position.lagging:
@@ -490,7 +469,7 @@ class Session:
     def _level(self, position: Position) -> None:
         if self._syncing is None:
             self._note(SessionDid.LEVEL, position.log)
-        if self._syncing is not None:
+        else:
             self._syncing.discard(position.log)
             self._synced()
 
@@ -499,37 +478,6 @@ class Session:
             self._syncing = None
             self.outbox.put(events.sync_complete_event(len(self.positions)))
             self._tell_answered()
-
-    def _recheck_soon(self) -> None:
-        # While the bus comes and goes and the store is away, one waits for all.
-        if not self._rechecking:
-            self._rechecking = True
-            self._spawn(self._recheck())
-
-    async def _recheck(self) -> None:
-        try:
-            seen = -1
-            while seen != self._resyncs:
-                seen = self._resyncs
-                await self._recheck_once()
-        finally:
-            self._rechecking = False
-
-    async def _recheck_once(self) -> None:
-        heads = None
-        while heads is None:
-            try:
-                # All sessions look at once when the bus was renewed.
-                async with self._services.catch_up_slots:
-                    heads = await self._services.store.heads(list(self.positions))
-            except StoreUnavailable as problem:
-                log.warning("recheck_waits", cause=str(problem), session=self.id)
-                await asyncio.sleep(_SYNC_RETRY_S)
-        for name, head in heads.items():
-            position = self.positions.get(name)
-            if position is not None and head.last_seq > position.head:
-                position.head = head.last_seq
-                self._lag(position, SessionDid.HEAD_MOVED)
 
     async def _ranges(self, name: str) -> tuple[tuple[tuple[int, int], ...], int]:
         view = await self._services.sequencer.view(name, self.principal.user_id)
@@ -556,7 +504,7 @@ class Session:
             return
         try:
             while True:
-                resyncs = self._resyncs
+                rechecks = self._recheck.times
                 self._joining.setdefault(name, 0)
                 await services.hub.join([name], self)
                 try:
@@ -571,7 +519,7 @@ class Session:
                 # A removal that was published meanwhile has let go of the log.
                 if not view.membership.current:
                     break
-                if services.hub.has_joined(name, self) and resyncs == self._resyncs:
+                if services.hub.has_joined(name, self) and rechecks == self._recheck.times:
                     break
         except asyncio.CancelledError:
             services.hub.leave(name, self)

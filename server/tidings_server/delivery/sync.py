@@ -16,6 +16,7 @@ from ..core.memberships import Membership
 from ..core.principal import Principal
 from ..errors import DomainError, Reason, conversation_not_found
 from ..messaging.log_state import LogView
+from ..messaging.message_states import MessageStates
 from ..messaging.sequencer import Sequencer
 from ..storage.base import Head, Store
 from .acks import AckBook
@@ -30,20 +31,30 @@ Ranges = tuple[tuple[int, int], ...]
 @dataclass(frozen=True, slots=True)
 class SyncPlan:
     """Where a session starts: a position for each log with what is passed over before it, the
-    cursors that were not taken, and those that were remembered of the device.
+    cursors that were not taken, and those that were remembered of the device. `told` are the events
+    that go before what is passed over, by log and first position of that.
     """
 
     starts: list[tuple[Position, Passed]]
     refused: tuple[c.RefusedCursor, ...]
     remembered: dict[str, int]
+    told: dict[tuple[str, int], list[bytes]]
 
 
 class Synchroniser:
     """Reads where devices are to start. One instance serves all sessions."""
 
-    def __init__(self, store: Store, sequencer: Sequencer, acks: AckBook, limits: Limits) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sequencer: Sequencer,
+        states: MessageStates,
+        acks: AckBook,
+        limits: Limits,
+    ) -> None:
         self._store = store
         self._sequencer = sequencer
+        self._states = states
         self._acks = acks
         self._limits = limits
 
@@ -88,7 +99,14 @@ class Synchroniser:
                 position.acked = begin.passed[0][1] - 1
                 position.passed = [(first, last) for _, first, last in begin.passed]
             starts.append((position, begin.passed))
-        return SyncPlan(starts, tuple(refused), stored)
+        told = {
+            (position.log, first): await self._states.passed_over(
+                user, position.log, position.ranges, first, last
+            )
+            for position, passed in starts
+            for _, first, last in passed
+        }
+        return SyncPlan(starts, tuple(refused), stored, told)
 
     async def _visible(self, user: str, heads: dict[str, Head]) -> dict[str, tuple[Head, Ranges]]:
         """The logs that the user may see something of, each with its head and the visible ranges."""

@@ -8,10 +8,12 @@ from dataclasses import replace
 from ..codec.entries import decode_entries
 from ..codec.overlays import dump_overlay, load_overlay, state_event
 from ..core.entries import MESSAGE_CHANGES, MessageEdited
+from ..core.ids import is_inbox
 from ..core.overlays import Overlay
 from ..core.pages import PageFlag
 from ..storage.base import OverlayRow, Store
 from .lookup import read_entry
+from .sequencer import Sequencer
 
 _FLAGGED_AT_ONCE = 500
 _NEAR = 200
@@ -23,8 +25,9 @@ class MessageStates:
     StoreUnavailable.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, sequencer: Sequencer) -> None:
         self._store = store
+        self._sequencer = sequencer
 
     async def between(
         self, log: str, user_id: str, first: int, last: int, upto: int | None
@@ -36,17 +39,21 @@ class MessageStates:
         rows = await self._store.overlays(log, first, last)
         return await self._events(log, user_id, rows, upto)
 
-    async def changed(
+    async def passed_over(
         self,
-        log: str,
         user_id: str,
+        log: str,
         ranges: Sequence[tuple[int, int]],
         first: int,
         last: int,
     ) -> list[bytes]:
-        """The states, for a user, of the messages that were changed by the entries `first .. last` and lie before them,
-        within the `ranges` that a member may see. A device that is not sent those entries needs them.
+        """What a device that is not sent the entries `first .. last` of a log is told instead: the states of the
+        messages that were changed by them and lie before them, within the `ranges` that the user may see. Raises
+        DomainError (STORE_UNAVAILABLE) as well.
         """
+        if is_inbox(log) or ranges[0][0] >= first:
+            return []
+        await self._sequencer.folded(log)
         about: set[int] = set()
         after = first - 1
         while True:

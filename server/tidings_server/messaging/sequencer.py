@@ -19,15 +19,14 @@ import structlog
 
 from ..codec.entries import decode_entries
 from ..core.clock import Clock
-from ..core.entries import MESSAGE_CHANGES, Entry
+from ..core.entries import Entry
 from ..core.pages import Page, PageFlag
-from ..core.state import ConversationState
 from ..errors import DomainError, Reason, outcome_unknown, store_unavailable
 from ..storage.base import APPLIED, Conflict, Outcome, Store, StoreUnavailable
 from ..telemetry.counters import Counters
 from ..telemetry.tracing import NO_TRACER, Span, Tracer
 from .batch import Batch, build, decide
-from .effect_writing import Effects, repeat_effects, tell_all, write_effect
+from .effect_writing import Effects, EffectWriter
 from .intents import Intents
 from .log_queue import LogQueue as _Log
 from .log_state import LogState, LogView, load
@@ -41,8 +40,6 @@ SETTLE_DEADLINE_S = 5.0
 """How long those in a commit wait for a definite outcome before they are told that it is
 unknown.
 """
-EFFECTS_WITHIN_S = 2.0
-"""How long whoever asked for a change waits for its effects: it is durable, and they will be written."""
 _CONFLICT_JITTER_S = 0.005
 _FOLLOW_MOST = 2_000
 """A state that lies further behind is loaded anew."""
@@ -83,12 +80,12 @@ class Sequencer:
         self._published = published
         self._tracer = tracer
         self._max_idle_logs = max_idle_logs
-        self._effects: Effects | None = None
         self._logs: OrderedDict[str, _Log] = OrderedDict()
         self._dirty: list[_Log] = []
         self._flush_scheduled = False
         # In the order of their beginning, so that they end in the same order in every run.
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self._effects = EffectWriter(store, self._tasks, intents)
         # A commit id is a prefix for the process, random but for the node's tag, and a count: unique without asking for
         # randomness each time.
         self._commit_prefix = (tag + rng.getrandbits(64).to_bytes(8, "big"))[:8]
@@ -99,7 +96,7 @@ class Sequencer:
         """Sets what writes the effects of changes: they append to inboxes, by this very
         sequencer.
         """
-        self._effects = effects
+        self._effects.effects = effects
 
     def submit(self, proposal: Proposal) -> None:
         """Queues a proposal. Its `done` is called once, later, with the outcome."""
@@ -319,7 +316,7 @@ class Sequencer:
                 proposal.tell(committed)
         self._published(entry.name, page, span)
         if batch.changes:
-            self._begin_effects(entry, batch)
+            self._effects.begin(entry, batch)
         self._decided(entry.name)
 
     def _trace(self, batch: Batch) -> Span | None:
@@ -400,7 +397,7 @@ class Sequencer:
     async def _load(self, entry: _Log) -> None:
         state = await load(self._store, entry.name, self._clock.now_ms())
         if state.pending:
-            await self._repeat_effects(state)
+            await self._effects.repeat(state)
         entry.state = state
 
     async def _loaded(self, name: str) -> LogState:
@@ -465,7 +462,7 @@ class Sequencer:
                 state.apply(page, changes)
         state.pending = head.pending
         if state.pending:
-            await self._repeat_effects(state)
+            await self._effects.repeat(state)
         entry.state = state
 
     async def _at_rest(self, entry: _Log) -> None:
@@ -526,53 +523,6 @@ class Sequencer:
         # What the others appended brings effects and pending changes that only a load sees whole.
         entry.state = None
         await asyncio.sleep(self._rng.uniform(0, _CONFLICT_JITTER_S))
-
-    # Effects
-
-    def _begin_effects(self, entry: _Log, batch: Batch) -> None:
-        assert entry.state is not None
-        told = [(p, c) for p, c in batch.accepted if p.changes_state]
-        task = asyncio.get_running_loop().create_task(
-            self._write_effects(entry, entry.state.conversation, batch.changes, told, entry.effects)
-        )
-        entry.effects = task
-        if any(isinstance(change.body, MESSAGE_CHANGES) for change in batch.changes):
-            entry.folding = task
-        if self._intents is not None:
-            self._intents.hold(entry.name, task)
-        self._tasks[task] = None
-        task.add_done_callback(self._tasks.pop)
-
-    async def _write_effects(
-        self,
-        entry: _Log,
-        conversation: ConversationState,
-        changes: list[Entry],
-        told: list[tuple[Proposal, Committed]],
-        before: asyncio.Task[None] | None,
-    ) -> None:
-        # Whoever asked from another node takes silence for a home that is lost.
-        told_at_last = asyncio.get_running_loop().call_later(EFFECTS_WITHIN_S, tell_all, told)
-        try:
-            if before is not None:
-                await asyncio.wait([before])
-            assert self._effects is not None
-            for change in changes:
-                await write_effect(self._effects, entry.name, change, conversation, told)
-                if entry.state is not None:
-                    pending = entry.state.pending
-                    entry.state.pending = tuple(seq for seq in pending if seq != change.seq)
-        finally:
-            told_at_last.cancel()
-            tell_all(told)
-            if entry.effects is asyncio.current_task():
-                entry.effects = None
-            if entry.folding is asyncio.current_task():
-                entry.folding = None
-
-    async def _repeat_effects(self, state: LogState) -> None:
-        assert self._effects is not None
-        await repeat_effects(self._effects, self._store, state)
 
     # Housekeeping
 
