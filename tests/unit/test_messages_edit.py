@@ -16,7 +16,7 @@ from tidings_server.core import commands as c
 from tidings_server.core.overlays import MAX_EDITS
 from tidings_server.core.pages import PageFlag
 from tidings_server.errors import Reason
-from tidings_server.storage.memory import Happens
+from tidings_server.storage.memory import Fate, Happens
 
 pytestmark = pytest.mark.virtual_time
 
@@ -323,3 +323,31 @@ async def test_edits_of_many_at_once_are_all_there(world: World) -> None:
         assert list(found[seq].edit_seqs) == [e.seq for e in edits]
         assert len(edits) == 20
         assert found[seq].content.SerializeToString() == edits[-1].body.content  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("while_away", [False, True])
+async def test_nobody_is_told_what_became_of_messages_after_their_removal(
+    world: World, while_away: bool
+) -> None:
+    log = await world.group("alice", "bob")
+    seq = await world.post(log, "alice", "one")
+    end = await world.remove(log, "alice", "bob")
+    await edited(world, "alice", log, seq, "two")
+    back = await world.add(log, "alice", "bob")
+    device = world.device("bob")
+    if while_away:
+        await world.remove(log, "alice", "bob")
+        await edited(world, "alice", log, seq, "secret")
+        await device.hello({log: end})
+    else:
+        # Removed between the moment when the membership is read and that in which the overlays are.
+        world.script.plan("overlays", Fate(before=5.0))
+        hello = asyncio.ensure_future(device.hello({log: end}))
+        await until(lambda: world.script.calls["overlays"] > 0)
+        await world.remove(log, "alice", "bob")
+        await edited(world, "alice", log, seq, "secret")
+        await hello
+    await until(lambda: device.applied(log, end) == back + 1)
+    states = [event.message_state for event in device.of("message_state")]
+    assert [state.content.text for state in states] == ["two"]
+    assert all(state.as_of <= back + 1 for state in states)

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 CHUNK_BYTES = 128 * 1024
 _RETRY_S = 0.5
+PassedOver = Callable[[str, Sequence[tuple[int, int]], int, int, int], Awaitable[list[bytes]]]
 
 
 class CatchUp:
@@ -59,7 +60,7 @@ class CatchUp:
         counters: Counters,
         slots: asyncio.Semaphore,
         ranges: Callable[[str], Awaitable[tuple[tuple[tuple[int, int], ...], int]]],
-        passed_over: Callable[[str, Sequence[tuple[int, int]], int, int], Awaitable[list[bytes]]],
+        passed_over: PassedOver,
         inbox_page: Callable[[Page], None],
         level: Callable[[Position], None],
         failed: Callable[[], None],
@@ -153,7 +154,9 @@ class CatchUp:
             if last < first:
                 return True
         if kind == "skip":
-            told = await self._passed_over(position.log, position.ranges, first, last)
+            told = await self._passed_over(
+                position.log, position.ranges, first, last, position.checked
+            )
             if self.closed or not self._outbox.room(sum(map(len, told))):
                 return None
             for event in told:

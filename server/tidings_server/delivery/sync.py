@@ -101,7 +101,7 @@ class Synchroniser:
             starts.append((position, begin.passed))
         told = {
             (position.log, first): await self._states.passed_over(
-                user, position.log, position.ranges, first, last
+                user, position.log, position.ranges, first, last, position.checked
             )
             for position, passed in starts
             for _, first, last in passed

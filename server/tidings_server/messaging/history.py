@@ -114,6 +114,9 @@ class History:
         found = await self._store.list_reactions(
             log, seq, after_user=command.page_token, limit=size
         )
+        # Whoever was removed while this was read is not told what came after.
+        view = await self._sequencer.view(log, caller.user_id)
+        check(view.conversation, view.membership, Right.READ)
         token = found[-1].user_id if len(found) == size else ""
         return ReactionsListed(tuple((row.user_id, row.reaction) for row in found), token)
 
@@ -125,7 +128,7 @@ class History:
         if visible.changed:
             seqs = [seq for seq, _ in found]
             states = await self._states.between(
-                log, visible.user_id, min(seqs), max(seqs), visible.upto
+                log, visible.user_id, min(seqs), max(seqs), visible.upto, visible.head
             )
         parts: list[bytes] = []
         size = last = 0

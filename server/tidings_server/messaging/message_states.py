@@ -22,7 +22,9 @@ _NEAR = 200
 
 class MessageStates:
     """Reads overlays, for readers whose view of the log is no older than the positions that they ask for. Raises
-    StoreUnavailable.
+    StoreUnavailable, and DomainError (STORE_UNAVAILABLE).
+
+    `known` is the position up to which a reader's membership is known to be as they say.
     """
 
     def __init__(self, store: Store, sequencer: Sequencer) -> None:
@@ -30,14 +32,14 @@ class MessageStates:
         self._sequencer = sequencer
 
     async def between(
-        self, log: str, user_id: str, first: int, last: int, upto: int | None
+        self, log: str, user_id: str, first: int, last: int, upto: int | None, known: int
     ) -> dict[int, bytes]:
         """The states of the messages at the positions `first .. last` for a user, each as one `events` element.
 
         `upto` is the last position that the reader may see, or None for a member: nothing later is told.
         """
         rows = await self._store.overlays(log, first, last)
-        return await self._events(log, user_id, rows, upto)
+        return await self._events(log, user_id, rows, upto, known)
 
     async def passed_over(
         self,
@@ -46,10 +48,10 @@ class MessageStates:
         ranges: Sequence[tuple[int, int]],
         first: int,
         last: int,
+        known: int,
     ) -> list[bytes]:
         """What a device that is not sent the entries `first .. last` of a log is told instead: the states of the
-        messages that were changed by them and lie before them, within the `ranges` that the user may see. Raises
-        DomainError (STORE_UNAVAILABLE) as well.
+        messages that were changed by them and lie before them, within the `ranges` that the user may see.
         """
         if is_inbox(log) or ranges[0][0] >= first:
             return []
@@ -77,12 +79,17 @@ class MessageStates:
         found: list[bytes] = []
         for low, high in _near(seen):
             rows = [row for row in await self._store.overlays(log, low, high) if row.seq in about]
-            found += (await self._events(log, user_id, rows, None)).values()
+            found += (await self._events(log, user_id, rows, ranges[-1][1], known)).values()
         return found
 
     async def _events(
-        self, log: str, user_id: str, rows: Sequence[OverlayRow], upto: int | None
+        self, log: str, user_id: str, rows: Sequence[OverlayRow], upto: int | None, known: int
     ) -> dict[int, bytes]:
+        if any(row.as_of > known for row in rows):
+            # Messages were changed since the membership was read, perhaps when it had ended.
+            view = await self._sequencer.view(log, user_id)
+            assert view.membership is not None, "memberships are never taken back"
+            upto = view.membership.last_visible
         found: dict[int, bytes] = {}
         reacted: list[int] = []
         for row in rows:
