@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 # The store's thread and the event loop hand the interpreter back and forth: the default of 5 ms
 # would make each wait for the other.
 _SWITCH_INTERVAL_S = 0.0005
+# So many new objects make the collector look for cycles among the youngest.
+_COLLECT_AT = 20_000
 _CHECK_EVERY_S = 5.0
 _CHECK_WITHIN_S = 10.0
 
@@ -134,9 +136,11 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             asyncio.create_task(_watch_store(store, node, server, readiness)),
             asyncio.create_task(_watch_drain(node, server, readiness)),
         )
-        # What is there now stays: the collector needs not look at it again.
+        # What is there now stays: the collector needs not look at it again. What comes is seldom part of a cycle, and
+        # one big account makes thousands of objects at once.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_COLLECT_AT)
         log.info("serving", grpc_port=server.port, metrics_port=metrics_port)
         try:
             yield Running(node, server.port, metrics_port)

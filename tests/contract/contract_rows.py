@@ -55,6 +55,8 @@ class RowContract(OnAMedium):
         assert found == {f"user-{n}": membership(f"user-{n}", 3) for n in range(0, 300, 3)}
         mine = await store.memberships_of("ann", [*logs, LOG, "nowhere"])
         assert mine == {log: membership("ann", n + 3) for n, log in enumerate(logs)}
+        some = {log: membership("ann", n + 3) for n, log in enumerate(logs) if n != 7}
+        assert await store.memberships_of("ann", list(some)) == some
         assert await store.memberships_of("nobody", logs) == {}
         assert await store.memberships(LOG, []) == {}
         assert await store.memberships_of("ann", []) == {}

@@ -24,7 +24,7 @@ class Start:
 
 def visible_ranges(membership: Membership) -> tuple[tuple[int, int], ...]:
     """What a user may see of a conversation, ascending."""
-    return tuple((i.join_seq, i.removed_seq or OPEN_END) for i in membership.intervals)
+    return tuple([(i.join_seq, i.removed_seq or OPEN_END) for i in membership.intervals])
 
 
 def start(
@@ -40,6 +40,9 @@ def start(
     `named` is the device's own cursor, already at most `end`; `remembered` the stored one.
     `limit` is the largest number of entries to be sent: what is missed beyond it becomes a gap.
     """
+    if named is not None and named >= end:
+        # Nothing was missed: so it is with nearly all of somebody's many conversations.
+        return Start(named, ())
     known = named or 0
     begin = known if named is not None else min(remembered or 0, end)
     begin = max(begin, _before_newest(ranges, end, limit))

@@ -31,8 +31,8 @@ Ranges = tuple[tuple[int, int], ...]
 @dataclass(frozen=True, slots=True)
 class SyncPlan:
     """Where a session starts: a position for each log with what is passed over before it, the
-    cursors that were not taken, and those that were remembered of the device. `told` are the events
-    that go before what is passed over, by log and first position of that.
+    cursors that were not taken, and those that were remembered of the device, where there is a gap.
+    `told` are the events that go before what is passed over, by log and first position of that.
     """
 
     starts: list[tuple[Position, Passed]]
@@ -76,12 +76,16 @@ class Synchroniser:
         await follow([inbox, *conversations])
         heads = await store.heads([inbox, *conversations])
         logs = await self._visible(user, heads)
-        stored = await store.cursors(user, principal.device_id)
-        for log, seq in self._acks.remembered(principal).items():
-            stored[log] = max(seq, stored.get(log, 0))
         named, refused = _take_cursors(hello, logs, user)
         if hello.incarnation not in ("", store.incarnation):
             named = await self._clamp_to_restored(hello.incarnation, logs, named, refused)
+        stored: dict[str, int] = {}
+        # They serve where the device names no cursor, and tell what of a gap is news to it.
+        if any(
+            log not in named or head.last_seq - named[log] > hello.catch_up_limit
+            for log, (head, _) in logs.items()
+        ):
+            stored = await self._stored(principal)
         limits = self._limits_of(logs, inbox, hello, new_device=not named and not stored)
         starts: list[tuple[Position, Passed]] = []
         for log, (head, ranges) in logs.items():
@@ -107,6 +111,13 @@ class Synchroniser:
             for _, first, last in passed
         }
         return SyncPlan(starts, tuple(refused), stored, told)
+
+    async def _stored(self, principal: Principal) -> dict[str, int]:
+        """The cursors that are kept of a device."""
+        stored = await self._store.cursors(principal.user_id, principal.device_id)
+        for log, seq in self._acks.remembered(principal).items():
+            stored[log] = max(seq, stored.get(log, 0))
+        return stored
 
     async def _visible(self, user: str, heads: dict[str, Head]) -> dict[str, tuple[Head, Ranges]]:
         """The logs that the user may see something of, each with its head and the visible ranges."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 from collections.abc import Iterable, Sequence
@@ -17,8 +18,13 @@ def dump_intervals(intervals: Iterable[Interval]) -> str:
 
 def load_membership(user_id: str, as_of: int, role: int, intervals: str) -> Membership:
     """A membership from its columns."""
-    stays = tuple(Interval(*stay) for stay in json.loads(intervals))
-    return Membership(user_id, Role(role), as_of, stays)
+    return Membership(user_id, Role(role), as_of, _stays(intervals))
+
+
+@functools.lru_cache(maxsize=4096)
+def _stays(intervals: str) -> tuple[Interval, ...]:
+    # Most have been there from the beginning, and many rows are read at once.
+    return tuple(Interval(*stay) for stay in json.loads(intervals))
 
 
 def dump_positions(positions: Sequence[int]) -> bytes:
