@@ -339,11 +339,11 @@ async def test_writes_that_come_late_change_nothing(direct: ScyllaStore) -> None
     bound, courier = direct._parts.statements, direct._parts.courier
     stays = dump_intervals(late.intervals)
     before, role = timestamp(late.as_of), int(late.role)
-    by_log = (before, late.as_of, role, late.current, stays, LOG, "ann")
+    by_log = (before, late.as_of, role, late.current, stays, "", LOG, "ann")
     await courier.ask_all(
         [
             bound.put_membership.bind(by_log),
-            bound.put_membership_of_user.bind((before, late.as_of, role, stays, "ann", LOG)),
+            bound.put_membership_of_user.bind((before, late.as_of, role, stays, "", "ann", LOG)),
             bound.put_delivered.bind((timestamp(7), 7, LOG, "ann")),
             bound.put_read.bind((timestamp(7), 7, 1_000, LOG, "ann")),
             bound.put_seen.bind((timestamp(400), 400, "ann")),

@@ -403,7 +403,7 @@ def test_values_that_an_enumeration_lacks(request_: Message, field: str, value: 
 
 def test_a_role_that_there_is_not() -> None:
     request = add(members=[Member(user_id="bob")])
-    request.members[0].role = 3  # type: ignore[assignment]
+    request.members[0].role = 6  # type: ignore[assignment]
     assert refusal(request) == (Reason.INVALID_FIELD, "members[0].role")
 
 

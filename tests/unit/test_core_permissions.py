@@ -6,7 +6,7 @@ import pytest
 
 from tidings_server.core.entries import ConversationKind, Role
 from tidings_server.core.memberships import Interval, Membership
-from tidings_server.core.permissions import Right, check, check_message
+from tidings_server.core.permissions import Right, check, check_message, check_rank
 from tidings_server.core.state import EMPTY, ConversationState
 from tidings_server.errors import DomainError, Reason
 
@@ -16,39 +16,65 @@ MEMBER = Membership("bob", Role.MEMBER, 1, (Interval(1, 0),))
 OWNER = Membership("alice", Role.OWNER, 1, (Interval(1, 0),))
 LEFT = Membership("carol", Role.OWNER, 5, (Interval(1, 0, 5),))
 
-ALLOWED = {
-    (ConversationKind.GROUP, Role.MEMBER): {
-        Right.READ,
-        Right.POST,
-        Right.EDIT,
-        Right.REACT,
-        Right.DELETE,
-        Right.LEAVE,
-    },
-    (ConversationKind.GROUP, Role.OWNER): set(Right),
-    (ConversationKind.DIRECT, Role.MEMBER): {
-        Right.READ,
-        Right.POST,
-        Right.EDIT,
-        Right.REACT,
-        Right.DELETE,
-    },
+ADMIN = Membership("ada", Role.ADMIN, 1, (Interval(1, 0),))
+MODERATOR = Membership("mona", Role.MODERATOR, 1, (Interval(1, 0),))
+GUEST = Membership("gus", Role.GUEST, 1, (Interval(1, 0),))
+
+# What each role may do besides what those before it may.
+MORE = {
+    Role.GUEST: {Right.READ, Right.REACT, Right.DELETE, Right.LEAVE},
+    Role.MEMBER: {Right.POST, Right.EDIT},
+    Role.MODERATOR: {Right.DELETE_OTHERS, Right.REMOVE_MEMBERS},
+    Role.ADMIN: {Right.ADD_MEMBERS},
+    Role.OWNER: set(),
 }
+FIXED = {Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE}
+
+
+def allowed(role: Role) -> set[Right]:
+    roles = list(MORE)
+    return set().union(*(MORE[r] for r in roles[: roles.index(role) + 1]))
+
+
+def test_an_owner_has_every_right() -> None:
+    assert allowed(Role.OWNER) == set(Right)
 
 
 @pytest.mark.parametrize("right", Right)
-@pytest.mark.parametrize(
-    ("state", "membership"), [(GROUP, MEMBER), (GROUP, OWNER), (DIRECT, MEMBER)]
-)
-def test_members(state: ConversationState, membership: Membership, right: Right) -> None:
-    assert state.kind is not None
-    if right in ALLOWED[state.kind, membership.role]:
-        assert check(state, membership, right) is membership
+@pytest.mark.parametrize("membership", [GUEST, MEMBER, MODERATOR, ADMIN, OWNER])
+def test_members_of_a_group(membership: Membership, right: Right) -> None:
+    if right in allowed(membership.role):
+        assert check(GROUP, membership, right) is membership
         return
     with pytest.raises(DomainError) as caught:
-        check(state, membership, right)
-    direct = state.kind is ConversationKind.DIRECT and right is not Right.DELETE_OTHERS
-    assert caught.value.reason is (Reason.DIRECT_FIXED if direct else Reason.RIGHT_MISSING)
+        check(GROUP, membership, right)
+    assert caught.value.reason is Reason.RIGHT_MISSING
+    assert right.words in caught.value.message
+
+
+@pytest.mark.parametrize("right", Right)
+def test_members_of_a_direct_conversation(right: Right) -> None:
+    if right in allowed(Role.MEMBER) - FIXED:
+        assert check(DIRECT, MEMBER, right) is MEMBER
+        return
+    with pytest.raises(DomainError) as caught:
+        check(DIRECT, MEMBER, right)
+    fixed = right in FIXED
+    assert caught.value.reason is (Reason.DIRECT_FIXED if fixed else Reason.RIGHT_MISSING)
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("membership", [GUEST, MEMBER, MODERATOR, ADMIN, OWNER])
+def test_nobody_acts_on_their_own_rank_or_above_but_owners(
+    membership: Membership, role: Role
+) -> None:
+    ranks = list(MORE)
+    if membership is OWNER or ranks.index(role) < ranks.index(membership.role):
+        check_rank(membership, role)
+        return
+    with pytest.raises(DomainError) as caught:
+        check_rank(membership, role)
+    assert caught.value.reason is Reason.RIGHT_MISSING
 
 
 @pytest.mark.parametrize("right", Right)
@@ -69,16 +95,17 @@ def test_others_learn_nothing(
 
 @pytest.mark.parametrize("membership", [MEMBER, OWNER])
 def test_only_the_sender_edits(membership: Membership) -> None:
-    check_message(membership, Right.EDIT, membership.user_id)
+    check_message(GROUP, membership, Right.EDIT, membership.user_id)
     with pytest.raises(DomainError) as caught:
-        check_message(membership, Right.EDIT, "dora")
+        check_message(GROUP, membership, Right.EDIT, "dora")
     assert caught.value.reason is Reason.RIGHT_MISSING
 
 
-def test_the_sender_deletes_and_an_owner() -> None:
-    check_message(MEMBER, Right.DELETE, MEMBER.user_id)
-    check_message(OWNER, Right.DELETE, OWNER.user_id)
-    check_message(OWNER, Right.DELETE, "dora")
+def test_the_sender_deletes_and_a_moderator() -> None:
+    check_message(GROUP, MEMBER, Right.DELETE, MEMBER.user_id)
+    check_message(GROUP, OWNER, Right.DELETE, OWNER.user_id)
+    check_message(GROUP, OWNER, Right.DELETE, "dora")
+    check_message(GROUP, MODERATOR, Right.DELETE, "dora")
     with pytest.raises(DomainError) as caught:
-        check_message(MEMBER, Right.DELETE, "dora")
+        check_message(GROUP, MEMBER, Right.DELETE, "dora")
     assert caught.value.reason is Reason.RIGHT_MISSING

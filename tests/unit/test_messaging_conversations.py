@@ -178,6 +178,38 @@ async def test_another_owner(world: World) -> None:
     assert await members(world, "bob", log) == {"bob": Role.OWNER, "carol": Role.MEMBER}
 
 
+async def test_roles_are_given_downwards_and_act_downwards(world: World) -> None:
+    log = await world.group("alice", "bob")
+
+    def adding(**roles: Role) -> c.AddMembers:
+        members = tuple(NewMember(user, role) for user, role in roles.items())
+        return c.AddMembers(log, world.change_id(), members)
+
+    await world.execute("alice", adding(ada=Role.ADMIN, mona=Role.MODERATOR, gus=Role.GUEST))
+    assert await members(world, "gus", log) == {
+        "ada": Role.ADMIN,
+        "alice": Role.OWNER,
+        "bob": Role.MEMBER,
+        "gus": Role.GUEST,
+        "mona": Role.MODERATOR,
+    }
+    await world.restart()
+    assert (await view(world, "ada", log)).role is Role.ADMIN
+    await world.execute("ada", adding(max=Role.MODERATOR))
+    for user, command in (
+        ("ada", adding(eve=Role.ADMIN)),
+        ("ada", adding(eve=Role.OWNER)),
+        ("mona", adding(eve=Role.GUEST)),
+        ("mona", c.RemoveMember(log, world.change_id(), "max")),
+        ("mona", c.RemoveMember(log, world.change_id(), "ada")),
+        ("ada", c.RemoveMember(log, world.change_id(), "alice")),
+        ("gus", world.message(log)),
+    ):
+        assert (await refusal(world, user, command))[0] is Reason.RIGHT_MISSING
+    await world.remove(log, "mona", "gus")
+    await world.remove(log, "ada", "mona")
+
+
 async def test_leaving_is_not_removing_oneself(world: World) -> None:
     log = await world.group("alice", "bob")
     command = c.RemoveMember(log, world.change_id(), "alice")

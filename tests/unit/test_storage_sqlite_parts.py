@@ -13,7 +13,8 @@ import apsw
 import pytest
 
 from tests.contract.samples import append_of, fill, page
-from tidings_server.core.memberships import Interval
+from tidings_server.core.entries import Role
+from tidings_server.core.memberships import Interval, Membership
 from tidings_server.storage.base import (
     APPLIED,
     Conflict,
@@ -22,8 +23,10 @@ from tidings_server.storage.base import (
     StoreUnavailable,
 )
 from tidings_server.storage.columns import (
+    dump_details,
     dump_intervals,
     dump_positions,
+    dump_role,
     load_membership,
     load_positions,
 )
@@ -241,7 +244,21 @@ def test_positions_come_back(positions: tuple[int, ...]) -> None:
 def test_intervals_come_back() -> None:
     stays = (Interval(1, 0, 7), Interval(9, 5))
     assert dump_intervals(stays) == "[[1, 0, 7], [9, 5, 0]]"
-    assert load_membership("ann", 9, 2, dump_intervals(stays)).intervals == stays
+    assert load_membership("ann", 9, 2, dump_intervals(stays), "").intervals == stays
+
+
+@pytest.mark.parametrize("role", Role)
+def test_roles_come_back(role: Role) -> None:
+    known = Membership("ann", role, 9, (Interval(1, 0),))
+    # The first version reads this column, and knows two roles.
+    stored = dump_role(role)
+    assert stored in (1, 2)
+    again = load_membership("ann", 9, stored, dump_intervals(known.intervals), dump_details(known))
+    assert again == known
+
+
+def test_memberships_of_the_first_version_are_read() -> None:
+    assert load_membership("ann", 9, 2, "[[1, 0, 0]]", None).role is Role.OWNER
 
 
 def test_failures_are_called_by_their_names() -> None:

@@ -38,11 +38,17 @@ class ConversationKind(_OpenEnum):
 
 
 class MemberRole(_OpenEnum):
-    """What a member may do. UNSPECIFIED is an ex-member."""
+    """What a member may do. UNSPECIFIED is an ex-member.
+
+    From the bottom up: GUEST, MEMBER, MODERATOR, ADMIN, OWNER.
+    """
 
     UNSPECIFIED = 0
     MEMBER = 1
     OWNER = 2
+    ADMIN = 3
+    MODERATOR = 4
+    GUEST = 5
 
 
 class ScaleClass(_OpenEnum):

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ..core import commands as c
+from ..core.entries import Role
 from ..core.ids import (
     id_bytes,
     is_conversation_id,
@@ -66,6 +67,14 @@ def user(field: str, value: str) -> str:
 def users(field: str, values: Iterable[str]) -> tuple[str, ...]:
     """User ids, without doubles."""
     return tuple(dict.fromkeys(user(f"{field}[{i}]", v) for i, v in enumerate(values)))
+
+
+def role(field: str, value: int) -> Role:
+    """A role."""
+    try:
+        return Role(value)
+    except ValueError:
+        raise invalid(field, "must be a role of tidings.v1.MemberRole") from None
 
 
 def position(field: str, value: int, *, least: int = 1) -> int:

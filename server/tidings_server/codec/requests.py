@@ -287,9 +287,8 @@ class RequestReader:
         members: dict[str, NewMember] = {}
         for i, member in enumerate(r.members):
             user = fields.user(f"members[{i}].user_id", member.user_id)
-            if member.role not in (0, Role.MEMBER, Role.OWNER):
-                raise invalid(f"members[{i}].role", "must be MEMBER or OWNER")
-            members.setdefault(user, NewMember(user, Role(member.role or Role.MEMBER)))
+            role = fields.role(f"members[{i}].role", member.role or Role.MEMBER)
+            members.setdefault(user, NewMember(user, role))
         return c.AddMembers(
             fields.conversation_id(r.conversation_id),
             fields.change_id("request_id", r.request_id),

@@ -20,6 +20,9 @@ class Role(IntEnum):
 
     MEMBER = 1
     OWNER = 2
+    ADMIN = 3
+    MODERATOR = 4
+    GUEST = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import IntEnum
 
 from ..errors import DomainError, Reason, conversation_not_found
 from .entries import ConversationKind, Role
@@ -10,29 +10,58 @@ from .memberships import Membership
 from .state import ConversationState
 
 
-class Right(Enum):
-    """Something that a member may be allowed to do."""
+class Right(IntEnum):
+    """Something that a member may be allowed to do. Every operation in a conversation needs one of them."""
 
-    READ = "read"
-    POST = "post"
-    EDIT = "edit own messages"
-    REACT = "react"
-    DELETE = "delete own messages"
-    DELETE_OTHERS = "delete messages of others"
-    ADD_MEMBERS = "add members"
-    REMOVE_MEMBERS = "remove members"
-    LEAVE = "leave"
+    READ = 1
+    POST = 2
+    EDIT = 3
+    REACT = 4
+    DELETE = 5
+    DELETE_OTHERS = 6
+    ADD_MEMBERS = 7
+    REMOVE_MEMBERS = 8
+    LEAVE = 9
+
+    @property
+    def words(self) -> str:
+        """What it is a right to, for texts."""
+        return _WORDS.get(self, self.name.lower().replace("_", " "))
 
 
-RIGHTS: dict[Role, frozenset[Right]] = {
-    Role.MEMBER: frozenset(
-        {Right.READ, Right.POST, Right.EDIT, Right.REACT, Right.DELETE, Right.LEAVE}
-    ),
-    Role.OWNER: frozenset(Right),
+_WORDS = {
+    Right.EDIT: "edit own messages",
+    Right.DELETE: "delete own messages",
+    Right.DELETE_OTHERS: "delete messages of others",
 }
 
-_GROUP_ONLY = frozenset({Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE})
+RANKS = (Role.GUEST, Role.MEMBER, Role.MODERATOR, Role.ADMIN, Role.OWNER)
+"""The roles, each above those before it. Nobody but an owner acts on members of their own rank or above, or gives such
+a role.
+"""
 
+FIRST_ROLE: dict[Right, Role] = {
+    Right.READ: Role.GUEST,
+    Right.REACT: Role.GUEST,
+    Right.DELETE: Role.GUEST,
+    Right.LEAVE: Role.GUEST,
+    Right.POST: Role.MEMBER,
+    Right.EDIT: Role.MEMBER,
+    Right.DELETE_OTHERS: Role.MODERATOR,
+    Right.REMOVE_MEMBERS: Role.MODERATOR,
+    Right.ADD_MEMBERS: Role.ADMIN,
+}
+"""The lowest role that has a right, where a conversation says nothing else; those above it have it too."""
+
+RIGHTS: dict[Role, frozenset[Right]] = {
+    role: frozenset(
+        right for right, first in FIRST_ROLE.items() if RANKS.index(first) <= RANKS.index(role)
+    )
+    for role in RANKS
+}
+
+GROUP_ONLY = frozenset({Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE})
+"""What nobody does in a direct conversation: its two members are fixed."""
 
 _FOR_OTHERS: dict[Right, Right | None] = {Right.EDIT: None, Right.DELETE: Right.DELETE_OTHERS}
 """Rights for one's own messages, each with the right that those of others need; None: nobody has it."""
@@ -47,19 +76,39 @@ def check(state: ConversationState, membership: Membership | None, right: Right)
     """
     if state.kind is None or membership is None or not membership.current:
         raise conversation_not_found()
-    if state.kind is ConversationKind.DIRECT and right in _GROUP_ONLY:
+    if state.kind is ConversationKind.DIRECT and right in GROUP_ONLY:
         raise DomainError(Reason.DIRECT_FIXED, "The members of a direct conversation are fixed.")
-    if right not in RIGHTS[membership.role]:
-        raise DomainError(Reason.RIGHT_MISSING, f"The caller has no right to {right.value}.")
+    if not has(state, membership, right):
+        raise _missing(f"The caller has no right to {right.words}.")
     return membership
 
 
-def check_message(membership: Membership, right: Right, author: str) -> None:
+def has(state: ConversationState, membership: Membership, right: Right) -> bool:  # noqa: ARG001
+    """Whether a member of a conversation has a right in it."""
+    return right in RIGHTS[membership.role]
+
+
+def check_message(
+    state: ConversationState, membership: Membership, right: Right, author: str
+) -> None:
     """Whether a member with the right has it for a message of this author.
 
     Raises RIGHT_MISSING for messages of others, where that is a right of its own.
     """
     if author == membership.user_id or right not in _FOR_OTHERS:
         return
-    if _FOR_OTHERS[right] not in RIGHTS[membership.role]:
-        raise DomainError(Reason.RIGHT_MISSING, f"The caller has only the right to {right.value}.")
+    other = _FOR_OTHERS[right]
+    if other is None or not has(state, membership, other):
+        raise _missing(f"The caller has only the right to {right.words}.")
+
+
+def check_rank(membership: Membership, role: Role) -> None:
+    """Whether a member may act on members of a role, and give it: an owner with every role, others with those below
+    their own. Raises RIGHT_MISSING.
+    """
+    if membership.role is not Role.OWNER and RANKS.index(role) >= RANKS.index(membership.role):
+        raise _missing("The caller may do this only with roles below the own one.")
+
+
+def _missing(text: str) -> DomainError:
+    return DomainError(Reason.RIGHT_MISSING, text)

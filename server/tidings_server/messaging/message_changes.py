@@ -65,7 +65,7 @@ class ChangeMessage(Proposal):
             or not membership.visible(self.seq)
         ):
             raise message_not_found("seq")
-        check_message(membership, self.right, entry.user_id)
+        check_message(state, membership, self.right, entry.user_id)
         return self.changed(target.overlay or Overlay(self.seq, 0))
 
     @abstractmethod

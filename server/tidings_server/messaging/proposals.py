@@ -23,7 +23,7 @@ from ..core.entries import (
     Role,
 )
 from ..core.memberships import Membership
-from ..core.permissions import Right, check
+from ..core.permissions import Right, check, check_rank
 from ..core.records import record
 from ..core.state import ConversationState
 from ..errors import DomainError, Reason
@@ -259,7 +259,9 @@ class Add(Proposal):
         self, state: ConversationState, memberships: dict[str, Membership | None]
     ) -> Body | None:
         """See `Proposal`."""
-        check(state, memberships[self.user_id], Right.ADD_MEMBERS)
+        caller = check(state, memberships[self.user_id], Right.ADD_MEMBERS)
+        for role in {m.role for m in self.members}:
+            check_rank(caller, role)
         new = []
         for member in self.members:
             known = memberships[member.user_id]
@@ -303,11 +305,14 @@ class Remove(Proposal):
         self, state: ConversationState, memberships: dict[str, Membership | None]
     ) -> Body | None:
         """See `Proposal`."""
-        right = Right.LEAVE if self.removed == self.user_id else Right.REMOVE_MEMBERS
-        check(state, memberships[self.user_id], right)
+        leaving = self.removed == self.user_id
+        right = Right.LEAVE if leaving else Right.REMOVE_MEMBERS
+        caller = check(state, memberships[self.user_id], right)
         known = memberships[self.removed]
         if known is None or not known.current:
             return None
+        if not leaving:
+            check_rank(caller, known.role)
         return self.asked()
 
     def same_as(self, body: Body) -> bool:

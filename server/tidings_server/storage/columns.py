@@ -16,9 +16,28 @@ def dump_intervals(intervals: Iterable[Interval]) -> str:
     return json.dumps([[i.join_seq, i.join_ordinal, i.removed_seq] for i in intervals])
 
 
-def load_membership(user_id: str, as_of: int, role: int, intervals: str) -> Membership:
+_OLDEST_ROLES = (Role.MEMBER, Role.OWNER)
+
+
+def dump_role(role: Role) -> int:
+    """A role as nodes of the first version read it: they know these two, and append nothing where there are others."""
+    return int(role if role in _OLDEST_ROLES else Role.MEMBER)
+
+
+def dump_details(membership: Membership) -> str:
+    """What nodes of the first version don't know of a membership, as JSON; empty for nothing."""
+    details: dict[str, object] = {}
+    if membership.role not in _OLDEST_ROLES:
+        details["role"] = int(membership.role)
+    return json.dumps(details) if details else ""
+
+
+def load_membership(
+    user_id: str, as_of: int, role: int, intervals: str, details: str | None
+) -> Membership:
     """A membership from its columns."""
-    return Membership(user_id, Role(role), as_of, _stays(intervals))
+    more = json.loads(details) if details else {}
+    return Membership(user_id, Role(more.get("role", role)), as_of, _stays(intervals))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -49,21 +49,35 @@ class _MemberRole:
 class _MemberRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberRole.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MEMBER_ROLE_UNSPECIFIED: _MemberRole.ValueType  # 0
-    """Not set; in requests it means MEMBER."""
+    """Not set; in requests it means MEMBER. A client takes a role that it does not know for this one."""
     MEMBER_ROLE_MEMBER: _MemberRole.ValueType  # 1
-    """May read, post and leave."""
+    """May also post, and edit own messages."""
     MEMBER_ROLE_OWNER: _MemberRole.ValueType  # 2
-    """May also add and remove members."""
+    """May do everything."""
+    MEMBER_ROLE_ADMIN: _MemberRole.ValueType  # 3
+    """May also add members."""
+    MEMBER_ROLE_MODERATOR: _MemberRole.ValueType  # 4
+    """May also remove members and delete messages of others."""
+    MEMBER_ROLE_GUEST: _MemberRole.ValueType  # 5
+    """May read, react, delete own messages and leave."""
 
 class MemberRole(_MemberRole, metaclass=_MemberRoleEnumTypeWrapper):
-    """MemberRole says what a member may do."""
+    """MemberRole says what a member may do. Each role above another may do all that that one may: GUEST, MEMBER, MODERATOR, ADMIN,
+    OWNER. Nobody but an owner gives a role of their own rank or above, or acts on members who have one (RIGHT_MISSING).
+    """
 
 MEMBER_ROLE_UNSPECIFIED: MemberRole.ValueType  # 0
-"""Not set; in requests it means MEMBER."""
+"""Not set; in requests it means MEMBER. A client takes a role that it does not know for this one."""
 MEMBER_ROLE_MEMBER: MemberRole.ValueType  # 1
-"""May read, post and leave."""
+"""May also post, and edit own messages."""
 MEMBER_ROLE_OWNER: MemberRole.ValueType  # 2
-"""May also add and remove members."""
+"""May do everything."""
+MEMBER_ROLE_ADMIN: MemberRole.ValueType  # 3
+"""May also add members."""
+MEMBER_ROLE_MODERATOR: MemberRole.ValueType  # 4
+"""May also remove members and delete messages of others."""
+MEMBER_ROLE_GUEST: MemberRole.ValueType  # 5
+"""May read, react, delete own messages and leave."""
 Global___MemberRole: _TypeAlias = MemberRole  # noqa: Y015
 
 class _ScaleClass:

@@ -249,7 +249,7 @@ class AddMembersRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
-    """The group. The caller must be an owner, otherwise PERMISSION_DENIED for members and NOT_FOUND for others."""
+    """The group. The caller must have the right ADD_MEMBERS, otherwise PERMISSION_DENIED for members and NOT_FOUND for others."""
     request_id: _builtins.str
     """The client's id of the change: a UUIDv7 in lower-case text form, kept over retries."""
     @_builtins.property
@@ -303,7 +303,9 @@ class RemoveMemberRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
-    """The group. The caller must be an owner, otherwise PERMISSION_DENIED for members and NOT_FOUND for others."""
+    """The group. The caller must have the right REMOVE_MEMBERS and outrank the member, otherwise PERMISSION_DENIED for members and
+    NOT_FOUND for others.
+    """
     request_id: _builtins.str
     """The client's id of the change: a UUIDv7 in lower-case text form, kept over retries."""
     user_id: _builtins.str

@@ -17,7 +17,12 @@ from cassandra.query import BoundStatement
 
 from tidings_server.core.memberships import Membership
 from tidings_server.storage.base import CursorRow, PresenceRow, Receipt
-from tidings_server.storage.columns import dump_intervals, load_membership
+from tidings_server.storage.columns import (
+    dump_details,
+    dump_intervals,
+    dump_role,
+    load_membership,
+)
 from tidings_server.storage.scylla.courier import Courier
 from tidings_server.storage.scylla.lanes import Lanes, Spawn
 from tidings_server.storage.scylla.statements import (
@@ -64,15 +69,17 @@ class Registers:
         by_log: list[BoundStatement] = []
         by_user: list[BoundStatement] = []
         for row in newer:
-            at, role = timestamp(row.as_of), int(row.role)
-            stays = dump_intervals(row.intervals)
+            at, role = timestamp(row.as_of), dump_role(row.role)
+            stays, details = dump_intervals(row.intervals), dump_details(row)
             by_log.append(
                 prepared.put_membership.bind(
-                    (at, row.as_of, role, row.current, stays, log, row.user_id)
+                    (at, row.as_of, role, row.current, stays, details, log, row.user_id)
                 )
             )
             by_user.append(
-                prepared.put_membership_of_user.bind((at, row.as_of, role, stays, row.user_id, log))
+                prepared.put_membership_of_user.bind(
+                    (at, row.as_of, role, stays, details, row.user_id, log)
+                )
             )
         # By user first: a row that is newer by log is passed over when this is repeated, so it must come last.
         await self._courier.ask_all(by_user)
@@ -94,8 +101,8 @@ class Registers:
         rows = await self._courier.ask(asked)
         among = frozenset(wanted)
         return {
-            log: load_membership(user_id, as_of, role, stays)
-            for log, as_of, role, stays in rows
+            log: load_membership(user_id, as_of, role, stays, details)
+            for log, as_of, role, stays, details in rows
             if log in among
         }
 

@@ -31,6 +31,7 @@ from tidings_server.storage.scylla.options import ScyllaOptions, refuse_forks
 _LOG = logging.getLogger(__name__)
 
 _KEYSPACE = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_NEW_COLUMN = re.compile(r"ALTER TABLE (\w+) ADD (\w+) \w+")
 _COMMENT = re.compile(r"--[^\n]*")
 _LOCK_S = 60
 _LOCK_WAIT_S = 120.0
@@ -211,6 +212,8 @@ def _missing(session: Session, known: tuple[Migration, ...]) -> tuple[Migration,
 def _change(session: Session, statement: str) -> None:
     """Carries out a change of the schema, and waits until all nodes that are up have it."""
     for left in range(_TRIES, 0, -1):
+        if _is_added(session, statement):
+            return
         try:
             result = execute(session, statement)
         except Unsure:
@@ -221,6 +224,20 @@ def _change(session: Session, statement: str) -> None:
         if not result.response_future.is_schema_agreed:
             raise StoreUnavailable("the nodes of the cluster don't agree on the schema")
         return
+
+
+def _is_added(session: Session, statement: str) -> bool:
+    """Whether a change adds a column that is there already: ScyllaDB has no words for adding it only if it is not."""
+    added = _NEW_COLUMN.fullmatch(statement)
+    if added is None:
+        return False
+    rows = execute(
+        session,
+        "SELECT column_name FROM system_schema.columns"
+        " WHERE keyspace_name = %s AND table_name = %s AND column_name = %s",
+        (session.keyspace, *added.groups()),
+    )
+    return rows.one() is not None
 
 
 class _Lock:

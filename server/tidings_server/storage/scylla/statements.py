@@ -60,14 +60,15 @@ _TEXTS = {
     " WHERE log = ? AND bucket = ? AND seq IN ? AND user_id = ?",
     "list_reactions": "SELECT seq, user_id, as_of, reaction FROM reaction"
     " WHERE log = ? AND bucket = ? AND seq = ? AND user_id > ? LIMIT ?",
-    "put_membership": "UPDATE membership USING TIMESTAMP ? SET as_of = ?, role = ?, is_current = ?, intervals = ?"
-    " WHERE log = ? AND user_id = ?",
-    "put_membership_of_user": "UPDATE membership_of_user USING TIMESTAMP ? SET as_of = ?, role = ?, intervals = ?"
-    " WHERE user_id = ? AND log = ?",
-    "memberships": "SELECT user_id, as_of, role, intervals FROM membership WHERE log = ? AND user_id IN ?",
-    "memberships_of": "SELECT log, as_of, role, intervals FROM membership_of_user WHERE user_id = ? AND log IN ?",
-    "all_memberships_of": "SELECT log, as_of, role, intervals FROM membership_of_user WHERE user_id = ?",
-    "list_memberships": "SELECT user_id, as_of, role, intervals, is_current FROM membership"
+    "put_membership": "UPDATE membership USING TIMESTAMP ? SET as_of = ?, role = ?, is_current = ?, intervals = ?,"
+    " details = ? WHERE log = ? AND user_id = ?",
+    "put_membership_of_user": "UPDATE membership_of_user USING TIMESTAMP ? SET as_of = ?, role = ?, intervals = ?,"
+    " details = ? WHERE user_id = ? AND log = ?",
+    "memberships": "SELECT user_id, as_of, role, intervals, details FROM membership WHERE log = ? AND user_id IN ?",
+    "memberships_of": "SELECT log, as_of, role, intervals, details FROM membership_of_user"
+    " WHERE user_id = ? AND log IN ?",
+    "all_memberships_of": "SELECT log, as_of, role, intervals, details FROM membership_of_user WHERE user_id = ?",
+    "list_memberships": "SELECT user_id, as_of, role, intervals, details, is_current FROM membership"
     " WHERE log = ? AND user_id > ? LIMIT ?",
     "put_user_log": "INSERT INTO user_log (user_id, log) VALUES (?, ?)",
     "user_logs": "SELECT log FROM user_log WHERE user_id = ?",

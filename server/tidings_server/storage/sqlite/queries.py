@@ -57,15 +57,15 @@ WHERE {_LOG} AND first_seq < ?2
 ORDER BY first_seq DESC LIMIT ?3
 """
 _MEMBERSHIPS = """
-SELECT m.user_id, m.as_of, m.role, m.intervals
+SELECT m.user_id, m.as_of, m.role, m.intervals, m.details
 FROM carray(?2) AS asked CROSS JOIN membership AS m ON m.log = ?1 AND m.user_id = asked.value
 """
 _MEMBERSHIPS_OF = """
-SELECT m.log, m.as_of, m.role, m.intervals
+SELECT m.log, m.as_of, m.role, m.intervals, m.details
 FROM carray(?2) AS asked CROSS JOIN membership AS m ON m.log = asked.value AND m.user_id = ?1
 """
 _LIST_MEMBERSHIPS = """
-SELECT user_id, as_of, role, intervals FROM membership
+SELECT user_id, as_of, role, intervals, details FROM membership
 WHERE log = ? AND user_id > ? AND is_current ORDER BY user_id LIMIT ?
 """
 _CURSORS = "SELECT log, seq FROM device_cursor WHERE user_id = ? AND device_id = ?"
@@ -200,8 +200,8 @@ def memberships_of(db: apsw.Connection, user_id: str, logs: Sequence[str]) -> di
         return {}
     rows = _rows(db, _MEMBERSHIPS_OF, (user_id, apsw.carray(tuple(logs))))
     return {
-        log: load_membership(user_id, as_of, role, intervals)
-        for log, as_of, role, intervals in rows
+        log: load_membership(user_id, as_of, role, intervals, details)
+        for log, as_of, role, intervals, details in rows
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from tidings_server.core.memberships import Membership
 from tidings_server.storage.base import CursorRow, PresenceRow, Receipt
-from tidings_server.storage.columns import dump_intervals
+from tidings_server.storage.columns import dump_details, dump_intervals, dump_role
 
 Row = tuple[Any, ...]
 
@@ -82,9 +82,9 @@ BUCKETS = Insert("bucket", ["log", "bucket", "state"])
 
 MEMBERSHIPS = Insert(
     "membership",
-    ["log", "user_id", "as_of", "role", "is_current", "intervals"],
+    ["log", "user_id", "as_of", "role", "is_current", "intervals", "details"],
     "(log, user_id) DO UPDATE SET as_of = excluded.as_of, role = excluded.role,"
-    " is_current = excluded.is_current, intervals = excluded.intervals"
+    " is_current = excluded.is_current, intervals = excluded.intervals, details = excluded.details"
     " WHERE excluded.as_of > as_of",
 )
 
@@ -142,7 +142,15 @@ REACTIONS = Insert(
 def membership_rows(log: str, rows: Iterable[Membership]) -> list[Row]:
     """Rows for `MEMBERSHIPS`."""
     return [
-        (log, m.user_id, m.as_of, int(m.role), int(m.current), dump_intervals(m.intervals))
+        (
+            log,
+            m.user_id,
+            m.as_of,
+            dump_role(m.role),
+            int(m.current),
+            dump_intervals(m.intervals),
+            dump_details(m),
+        )
         for m in rows
     ]
 
