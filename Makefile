@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 BIN := .venv/bin
+TYPESCRIPT := npm --prefix clients/typescript --silent
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 ##@ Use
@@ -47,13 +48,14 @@ endif
 .PHONY: test-computing
 test-computing:
 	$(BIN)/python -m pytest tests/unit tests/simulation clients
+	$(TYPESCRIPT) run test -- --project unit
 
 .PHONY: test-waiting
 test-waiting:
 	$(BIN)/python -m pytest tests/contract tests/integration tests/faults
 
 .PHONY: check
-check: lint types imports proto ## Lint, types, imports between layers, the contract and its generated code
+check: lint types imports proto typescript ## Lint, types, imports between layers, the contract and its generated code
 
 .PHONY: lint
 lint: setup ## Style and mistakes (ruff)
@@ -76,11 +78,16 @@ proto: setup ## The contract: lint, breaking changes, drift of generated code (b
 	$(BIN)/buf format --diff --exit-code
 	tools/generate.sh --check
 
+.PHONY: typescript
+typescript: setup ## Style, mistakes and types of the TypeScript SDK (Biome, tsc)
+	$(TYPESCRIPT) run check
+
 .PHONY: format
 format: setup ## Format code and contract in place
 	$(BIN)/ruff check --fix-only --exit-zero
 	$(BIN)/ruff format
 	$(BIN)/buf format --write
+	$(TYPESCRIPT) run format
 
 .PHONY: generate
 generate: setup ## Generate code from proto/ and update its baseline
@@ -115,5 +122,5 @@ replay: setup ## Replay real conversations with many devices and verify every on
 ##@ Tidy
 .PHONY: clean
 clean: ## Remove .venv and what builds and tests left
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist clients/typescript/node_modules clients/typescript/dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

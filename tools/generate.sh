@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates the Python messages and stubs from proto/ and keeps proto/baseline.txtpb, the contract as it stands.
+# Generates the Python and TypeScript messages and stubs from proto/ and keeps proto/baseline.txtpb, the contract as it stands.
 #
 # usage: tools/generate.sh            generate, and take the contract over into the baseline unless it breaks clients
 #        tools/generate.sh --accept   the same, and take it over even so
@@ -19,6 +19,7 @@ case $mode in
 esac
 
 package=clients/python/tidings/v1
+typescript=clients/typescript/src/gen
 baseline=proto/baseline.txtpb
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -27,6 +28,7 @@ fail() { printf 'generate: %s\n' "$*" >&2 && exit 1; }
 image() { buf build "$@" --exclude-source-info; }
 
 buf generate --output "$work"
+buf generate --template buf.gen.typescript.yaml --output "$work"
 # mypy-protobuf writes stub files for messages-only files too, where no module will stand beside them.
 for stub in "$work/$package"/*_pb2_grpc.pyi; do
   [ -e "${stub%i}" ] || rm "$stub"
@@ -34,7 +36,8 @@ done
 image proto --output "$work/contract.binpb"
 
 if [ "$mode" = --check ]; then
-  diff --recursive --brief --exclude=__init__.py --exclude=__pycache__ "$work/$package" "$package" >&2 ||
+  diff --recursive --brief --exclude=__init__.py --exclude=__pycache__ "$work/$package" "$package" >&2 &&
+    diff --recursive --brief "$work/$typescript" "$typescript" >&2 ||
     fail "generated code differs from proto/: run 'make generate' and commit"
   [ -e "$baseline" ] || fail "$baseline is missing: run 'make generate' and commit"
   buf breaking proto --against "$baseline" >&2 ||
@@ -51,6 +54,11 @@ done
 for new in "$work/$package"/*; do
   cmp --silent "$new" "$package/${new##*/}" || cp "$new" "$package/"
 done
+# Nothing hand-written stands among the TypeScript files.
+if ! diff --recursive --brief "$work/$typescript" "$typescript" >/dev/null 2>&1; then
+  rm -rf "$typescript"
+  cp -r "$work/$typescript" "$typescript"
+fi
 
 if [ "$mode" != --accept ]; then
   for landed in origin/main HEAD; do

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv with the locked requirements and both local distributions; does nothing when nothing changed.
+# Makes .venv with the locked requirements and both local distributions, and for development installs the packages of
+# clients/typescript from its lock; does nothing when nothing changed.
 #
 # usage: tools/setup.sh [run|dev]    run: what the server and terminal client need; dev (default): also tests and tools
 #
@@ -26,7 +27,26 @@ flock 9
 locked=requirements/$profile.txt
 stamp=.venv/.setup-$profile
 state=$(pwd && sha256sum tools/setup.sh requirements/bootstrap.txt "$locked" pyproject.toml clients/python/pyproject.toml)
-[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ] && [ -x .venv/bin/python ] && exit 0
+
+# Installs the packages of the TypeScript SDK, unless they are there. Node comes with .venv, else from the system.
+install_npm() (
+  [ "$profile" = dev ] || exit 0
+  PATH=$PWD/.venv/bin:$PATH
+  cd clients/typescript
+  stamp=node_modules/.setup
+  node --eval 'const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 19) ? 0 : 1)' 2>/dev/null ||
+    fail "Node 20.19 or newer is needed for clients/typescript; install it and try again"
+  state=$(sha256sum package.json package-lock.json .npmrc)
+  [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ] && exit 0
+  say "installing clients/typescript/package-lock.json"
+  npm ci --silent
+  printf '%s\n' "$state" >"$stamp"
+)
+
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ] && [ -x .venv/bin/python ]; then
+  install_npm
+  exit
+fi
 
 # Prints the path (not the shim) of the first Python >= 3.11 that can make environments.
 find_python() {
@@ -90,4 +110,5 @@ uv --require-hashes --requirement "$locked"
 uv --no-deps --no-build-isolation --editable clients/python --editable .
 [ "$profile" = run ] || take_promtool
 printf '%s\n' "$state" >"$stamp"
+install_npm
 say "done"
