@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/conversation.proto.
  */
 export const file_tidings_v1_conversation: GenFile = /*@__PURE__*/
-  fileDesc("Ch10aWRpbmdzL3YxL2NvbnZlcnNhdGlvbi5wcm90bxIKdGlkaW5ncy52MSJRCgZNZW1iZXISDwoHdXNlcl9pZBgBIAEoCRIkCgRyb2xlGAIgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEhAKCGpvaW5fc2VxGAMgASgDIo8DCgxDb252ZXJzYXRpb24SFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEioKBGtpbmQYAiABKA4yHC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbktpbmQSDQoFdGl0bGUYAyABKAkSFAoMcGVlcl91c2VyX2lkGAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMbWVtYmVyX2NvdW50GAcgASgDEisKC3NjYWxlX2NsYXNzGAggASgOMhYudGlkaW5ncy52MS5TY2FsZUNsYXNzEhAKCGhlYWRfc2VxGAkgASgDEiQKBHJvbGUYCiABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUSEAoIam9pbl9zZXEYCyABKAMSEAoIcmVhZF9zZXEYDCABKAMSFAoMdW5yZWFkX2NvdW50GA0gASgDKnAKEENvbnZlcnNhdGlvbktpbmQSIQodQ09OVkVSU0FUSU9OX0tJTkRfVU5TUEVDSUZJRUQQABIcChhDT05WRVJTQVRJT05fS0lORF9ESVJFQ1QQARIbChdDT05WRVJTQVRJT05fS0lORF9HUk9VUBACKlgKCk1lbWJlclJvbGUSGwoXTUVNQkVSX1JPTEVfVU5TUEVDSUZJRUQQABIWChJNRU1CRVJfUk9MRV9NRU1CRVIQARIVChFNRU1CRVJfUk9MRV9PV05FUhACKnAKClNjYWxlQ2xhc3MSGwoXU0NBTEVfQ0xBU1NfVU5TUEVDSUZJRUQQABIVChFTQ0FMRV9DTEFTU19TTUFMTBABEhUKEVNDQUxFX0NMQVNTX0dST1VQEAISFwoTU0NBTEVfQ0xBU1NfQ0hBTk5FTBADYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("Ch10aWRpbmdzL3YxL2NvbnZlcnNhdGlvbi5wcm90bxIKdGlkaW5ncy52MSJRCgZNZW1iZXISDwoHdXNlcl9pZBgBIAEoCRIkCgRyb2xlGAIgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEhAKCGpvaW5fc2VxGAMgASgDIo8DCgxDb252ZXJzYXRpb24SFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEioKBGtpbmQYAiABKA4yHC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbktpbmQSDQoFdGl0bGUYAyABKAkSFAoMcGVlcl91c2VyX2lkGAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMbWVtYmVyX2NvdW50GAcgASgDEisKC3NjYWxlX2NsYXNzGAggASgOMhYudGlkaW5ncy52MS5TY2FsZUNsYXNzEhAKCGhlYWRfc2VxGAkgASgDEiQKBHJvbGUYCiABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUSEAoIam9pbl9zZXEYCyABKAMSEAoIcmVhZF9zZXEYDCABKAMSFAoMdW5yZWFkX2NvdW50GA0gASgDKnAKEENvbnZlcnNhdGlvbktpbmQSIQodQ09OVkVSU0FUSU9OX0tJTkRfVU5TUEVDSUZJRUQQABIcChhDT05WRVJTQVRJT05fS0lORF9ESVJFQ1QQARIbChdDT05WRVJTQVRJT05fS0lORF9HUk9VUBACKqEBCgpNZW1iZXJSb2xlEhsKF01FTUJFUl9ST0xFX1VOU1BFQ0lGSUVEEAASFgoSTUVNQkVSX1JPTEVfTUVNQkVSEAESFQoRTUVNQkVSX1JPTEVfT1dORVIQAhIVChFNRU1CRVJfUk9MRV9BRE1JThADEhkKFU1FTUJFUl9ST0xFX01PREVSQVRPUhAEEhUKEU1FTUJFUl9ST0xFX0dVRVNUEAUqcAoKU2NhbGVDbGFzcxIbChdTQ0FMRV9DTEFTU19VTlNQRUNJRklFRBAAEhUKEVNDQUxFX0NMQVNTX1NNQUxMEAESFQoRU0NBTEVfQ0xBU1NfR1JPVVAQAhIXChNTQ0FMRV9DTEFTU19DSEFOTkVMEANiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * Member is one user's membership of a conversation.
@@ -189,31 +189,53 @@ export const ConversationKindSchema: GenEnum<ConversationKind> = /*@__PURE__*/
   enumDesc(file_tidings_v1_conversation, 0);
 
 /**
- * MemberRole says what a member may do.
+ * MemberRole says what a member may do. Each role above another may do all that that one may: GUEST, MEMBER, MODERATOR, ADMIN,
+ * OWNER. Nobody but an owner gives a role of their own rank or above, or acts on members who have one (RIGHT_MISSING).
  *
  * @generated from enum tidings.v1.MemberRole
  */
 export enum MemberRole {
   /**
-   * Not set; in requests it means MEMBER.
+   * Not set; in requests it means MEMBER. A client takes a role that it does not know for this one.
    *
    * @generated from enum value: MEMBER_ROLE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * May read, post and leave.
+   * May also post, and edit own messages.
    *
    * @generated from enum value: MEMBER_ROLE_MEMBER = 1;
    */
   MEMBER = 1,
 
   /**
-   * May also add and remove members.
+   * May do everything.
    *
    * @generated from enum value: MEMBER_ROLE_OWNER = 2;
    */
   OWNER = 2,
+
+  /**
+   * May also add members.
+   *
+   * @generated from enum value: MEMBER_ROLE_ADMIN = 3;
+   */
+  ADMIN = 3,
+
+  /**
+   * May also remove members and delete messages of others.
+   *
+   * @generated from enum value: MEMBER_ROLE_MODERATOR = 4;
+   */
+  MODERATOR = 4,
+
+  /**
+   * May read, react, delete own messages and leave.
+   *
+   * @generated from enum value: MEMBER_ROLE_GUEST = 5;
+   */
+  GUEST = 5,
 }
 
 /**

@@ -246,7 +246,7 @@ export const ListMembersResponseSchema: GenMessage<ListMembersResponse> = /*@__P
  */
 export type AddMembersRequest = Message<"tidings.v1.AddMembersRequest"> & {
   /**
-   * The group. The caller must be an owner, otherwise PERMISSION_DENIED for members and NOT_FOUND for others.
+   * The group. The caller must have the right ADD_MEMBERS, otherwise PERMISSION_DENIED for members and NOT_FOUND for others.
    *
    * @generated from field: string conversation_id = 1;
    */
@@ -302,7 +302,8 @@ export const AddMembersResponseSchema: GenMessage<AddMembersResponse> = /*@__PUR
  */
 export type RemoveMemberRequest = Message<"tidings.v1.RemoveMemberRequest"> & {
   /**
-   * The group. The caller must be an owner, otherwise PERMISSION_DENIED for members and NOT_FOUND for others.
+   * The group. The caller must have the right REMOVE_MEMBERS and outrank the member, otherwise PERMISSION_DENIED for members and
+   * NOT_FOUND for others.
    *
    * @generated from field: string conversation_id = 1;
    */
