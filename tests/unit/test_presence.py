@@ -159,13 +159,25 @@ async def test_stopping_notes_when_everybody_was_last_seen(world: World) -> None
     assert stopped <= shown.last_seen_ms <= world.clock.now_ms()
 
 
-async def test_a_store_that_fails_costs_only_the_time(world: World) -> None:
+async def test_last_seen_is_written_once_the_store_takes_it(world: World) -> None:
     await world.direct("alice", "bob")
     bob = world.device("bob")
     await bob.hello()
     bob.session.close()
-    world.script.plan("put_presence", Happens.REFUSED)
+    left = world.clock.now_ms()
+    world.script.plan("put_presence", *[Happens.REFUSED] * 3)
     with capture_logs() as logs:
         await asyncio.sleep(2 * GRACE_S)
-    assert [line["event"] for line in logs] == ["last_seen_not_written"]
-    assert not (await seen(world, "alice", "bob"))["bob"].online
+    assert [line["event"] for line in logs] == ["last_seen_not_written"] * 3
+    shown = (await seen(world, "alice", "bob"))["bob"]
+    assert (shown.online, shown.last_seen_ms) == (False, left)
+
+
+async def test_a_store_that_fails_does_not_keep_a_server_from_stopping(world: World) -> None:
+    await world.direct("alice", "bob")
+    await world.device("bob").hello()
+    world.script.plan("put_presence", *[Happens.REFUSED] * 3)
+    await world.restart()
+    assert world.script.calls["put_presence"] == 1, "it is not tried again"
+    shown = (await seen(world, "alice", "bob"))["bob"]
+    assert (shown.online, shown.last_seen_ms) == (False, 0)

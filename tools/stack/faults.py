@@ -119,11 +119,14 @@ def _wrong_clock(offset_s: int) -> Deed[Stage]:
         right = server.program
         await server.stop()
         server.program = (sys.executable, "-m", "tools.stack.shifted", str(offset_s * 1000))
-        await server.start()
-        await asyncio.sleep(_long_s(stage))
-        await server.stop()
-        server.program = right
-        await server.start()
+        try:
+            await server.start()
+            await asyncio.sleep(_long_s(stage))
+        finally:
+            # Also when the play is broken off: what comes after it is to find the right time.
+            await server.stop()
+            server.program = right
+            await server.start()
 
     return deal
 

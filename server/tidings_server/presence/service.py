@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import structlog
@@ -23,6 +24,8 @@ from .base import Leases
 log = structlog.get_logger(__name__)
 
 GRACE_S = 10.0
+_RETRY_S = 1.0
+_RETRY_AT_MOST_S = 30.0
 _SHARED_LOOKED_AT = 200
 
 
@@ -34,7 +37,10 @@ class Presence:
         self._clock = clock
         self._leases = leases
         self._leaving: dict[str, asyncio.TimerHandle] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        # When those who have left were last seen, in ms, as far as it isn't written yet.
+        self._seen: dict[str, int] = {}
+        self._writing: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
         leases.left_behind = self._left_behind
 
     def user_came(self, user_id: str) -> None:
@@ -82,12 +88,13 @@ class Presence:
         return StatusSet(_view(user, rows.get(user), online=user in online))
 
     async def close(self) -> None:
-        """Notes when those connected were last seen: now."""
+        """Notes when those connected were last seen: now. What the store refuses then is lost."""
         for user, timer in list(self._leaving.items()):
             timer.cancel()
             self._gone(user, self._clock.now_ms())
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        self._closing.set()
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
 
     async def _current(self, user: str) -> set[str]:
         """The conversations that a user is a member of."""
@@ -110,15 +117,29 @@ class Presence:
     def _gone(self, user: str, seen_ms: int) -> None:
         self._leaving.pop(user, None)
         self._leases.left(user)
-        task = asyncio.get_running_loop().create_task(self._note(user, seen_ms))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._seen[user] = max(seen_ms, self._seen.get(user, 0))
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().create_task(self._write_seen())
 
-    async def _note(self, user: str, seen_ms: int) -> None:
+    async def _write_seen(self) -> None:
+        delay = _RETRY_S
         try:
-            await self._store.put_presence([PresenceRow(user, last_seen_ms=seen_ms)])
-        except StoreUnavailable as problem:
-            log.warning("last_seen_not_written", cause=str(problem))
+            while self._seen:
+                seen, self._seen = self._seen, {}
+                rows = [PresenceRow(user, last_seen_ms=at_ms) for user, at_ms in seen.items()]
+                try:
+                    await self._store.put_presence(rows)
+                except StoreUnavailable as problem:
+                    log.warning("last_seen_not_written", users=len(seen), cause=str(problem))
+                    if self._closing.is_set():
+                        return
+                    # Whoever has left once more since is seen later.
+                    self._seen = seen | self._seen
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._closing.wait(), delay)
+                    delay = min(2 * delay, _RETRY_AT_MOST_S)
+        finally:
+            self._writing = None
 
 
 def _view(user: str, row: PresenceRow | None, *, online: bool) -> PresenceView:
