@@ -12,11 +12,13 @@ from tidings.v1 import message_pb2
 from tidings_server.codec.entries import EntryEncoder
 from tidings_server.core.commands import ChangeId
 from tidings_server.core.entries import (
+    SETTINGS,
     Body,
     ConversationCreated,
     ConversationJoined,
     ConversationKind,
     ConversationLeft,
+    ConversationUpdated,
     Entry,
     MemberRemoved,
     MembersAdded,
@@ -45,6 +47,9 @@ kinds = st.sampled_from(ConversationKind)
 members = st.lists(
     st.builds(NewMember, user_ids, roles), min_size=1, max_size=4, unique_by=lambda m: m.user_id
 ).map(tuple)
+changes = st.lists(st.sampled_from(SETTINGS), unique=True).flatmap(
+    lambda names: st.tuples(*(st.tuples(st.just(n), texts) for n in SETTINGS if n in names))
+)
 contents = st.builds(
     lambda text, reply: message_pb2.MessageContent(
         text=text, reply_to_message_id=reply
@@ -60,6 +65,7 @@ bodies: st.SearchStrategy[Body] = st.one_of(
     st.builds(ConversationCreated, kinds, texts, members),
     st.builds(MembersAdded, members),
     st.builds(MemberRemoved, user_ids),
+    st.builds(ConversationUpdated, changes),
     st.builds(ConversationJoined, uuids, kinds, texts, positions, roles, texts),
     st.builds(ConversationLeft, uuids, positions),
 )

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import DecodeError, Message
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,6 +141,15 @@ GOOD: list[tuple[Message, c.Command]] = [
     (
         conversation_service_pb2.LeaveConversationRequest(conversation_id=LOG, request_id=ID),
         c.LeaveConversation(LOG, CHANGE),
+    ),
+    (
+        conversation_service_pb2.UpdateConversationRequest(
+            conversation_id=LOG,
+            request_id=ID,
+            settings=conversation_pb2.ConversationSettings(title="Trip", picture="left out"),
+            update_mask=FieldMask(paths=["description", "title", "title"]),
+        ),
+        c.UpdateConversation(LOG, CHANGE, (("title", "Trip"), ("description", ""))),
     ),
     (
         conversation_service_pb2.GetConversationRequest(conversation_id=LOG),

@@ -25,10 +25,10 @@ MORE = {
     Role.GUEST: {Right.READ, Right.REACT, Right.DELETE, Right.LEAVE},
     Role.MEMBER: {Right.POST, Right.EDIT},
     Role.MODERATOR: {Right.DELETE_OTHERS, Right.REMOVE_MEMBERS},
-    Role.ADMIN: {Right.ADD_MEMBERS},
+    Role.ADMIN: {Right.ADD_MEMBERS, Right.UPDATE},
     Role.OWNER: set(),
 }
-FIXED = {Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE}
+FIXED = {Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE, Right.UPDATE}
 
 
 def allowed(role: Role) -> set[Right]:

@@ -195,6 +195,7 @@ async def test_every_kind_of_command_has_its_result(world: World, log: str) -> N
         "remove_member": Command(),
         "set_status": Command(),
         "refresh_token": Command(refresh_token=chat_service_pb2.RefreshToken(token="alice/phone")),
+        "update_conversation": Command(),
         "leave_conversation": Command(),
     }
     own = await world.post(log, "alice")
@@ -214,6 +215,9 @@ async def test_every_kind_of_command_has_its_result(world: World, log: str) -> N
     commands["remove_member"].remove_member.conversation_id = log
     commands["remove_member"].remove_member.request_id = new
     commands["remove_member"].remove_member.user_id = "carol"
+    update = commands["update_conversation"].update_conversation
+    update.conversation_id, update.request_id = log, world.new_id()
+    update.update_mask.paths.append("title")
     commands["leave_conversation"].leave_conversation.conversation_id = log
     commands["leave_conversation"].leave_conversation.request_id = other
     commands["set_status"].set_status.status_text = "here"

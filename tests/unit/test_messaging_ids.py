@@ -245,13 +245,13 @@ async def test_nobody_looks_further_back_than_the_senders_joining(
 
 async def test_a_change_of_members_again(world: World, log: str) -> None:
     add = c.AddMembers(log, world.change_id(), (NewMember("carol"), NewMember("bob")))
-    assert await world.execute("alice", add) == c.MembersChanged(c.AddMembers, 2)
+    assert await world.execute("alice", add) == c.ConversationChanged(c.AddMembers, 2)
     remove = c.RemoveMember(log, world.change_id(), "carol")
-    assert await world.execute("alice", remove) == c.MembersChanged(c.RemoveMember, 3)
+    assert await world.execute("alice", remove) == c.ConversationChanged(c.RemoveMember, 3)
     leave = c.LeaveConversation(log, world.change_id())
-    assert await world.execute("bob", leave) == c.MembersChanged(c.LeaveConversation, 4)
+    assert await world.execute("bob", leave) == c.ConversationChanged(c.LeaveConversation, 4)
     await world.restart()
-    assert await world.execute("alice", add) == c.MembersChanged(c.AddMembers, 2)
-    assert await world.execute("alice", remove) == c.MembersChanged(c.RemoveMember, 3)
-    assert await world.execute("bob", leave) == c.MembersChanged(c.LeaveConversation, 4)
+    assert await world.execute("alice", add) == c.ConversationChanged(c.AddMembers, 2)
+    assert await world.execute("alice", remove) == c.ConversationChanged(c.RemoveMember, 3)
+    assert await world.execute("bob", leave) == c.ConversationChanged(c.LeaveConversation, 4)
     assert len(world.entries(log)) == 4

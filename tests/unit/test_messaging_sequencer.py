@@ -177,7 +177,7 @@ async def test_members_that_can_not_be_noted(world: World, log: str) -> None:
     add = c.AddMembers(log, world.change_id(), (NewMember("carol"),))
     assert (await refusal(world, "alice", add)).reason is Reason.STORE_UNAVAILABLE
     assert len(world.entries(log)) == 1
-    assert await world.execute("alice", add) == c.MembersChanged(c.AddMembers, 2)
+    assert await world.execute("alice", add) == c.ConversationChanged(c.AddMembers, 2)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ async def test_a_change_is_not_taken_for_done_on_what_was(nodes: tuple[World, Wo
     await other.post(log, "bob")
     await one.remove(log, "alice", "bob")
     add = c.AddMembers(log, other.change_id(), (NewMember("bob"),))
-    assert await other.execute("alice", add) == c.MembersChanged(c.AddMembers, 4)
+    assert await other.execute("alice", add) == c.ConversationChanged(c.AddMembers, 4)
     assert await one.post(log, "bob") == 5
 
 

@@ -305,7 +305,7 @@ class World:
     async def add(self, log: str, by: str, *users: str) -> int:
         members = tuple(NewMember(u) for u in users)
         got = await self.execute(by, c.AddMembers(log, self.change_id(), members))
-        assert isinstance(got, c.MembersChanged)
+        assert isinstance(got, c.ConversationChanged)
         return got.seq
 
     async def remove(self, log: str, by: str, user: str) -> int:
@@ -314,7 +314,7 @@ class World:
             c.LeaveConversation(log, change) if by == user else c.RemoveMember(log, change, user)
         )
         got = await self.execute(by, command)
-        assert isinstance(got, c.MembersChanged)
+        assert isinstance(got, c.ConversationChanged)
         return got.seq
 
     # What is stored

@@ -16,6 +16,7 @@ _KINDS = {
     tidings.ConversationCreated: "conversation_created",
     tidings.MembersAdded: "members_added",
     tidings.MemberRemoved: "member_removed",
+    tidings.ConversationUpdated: "conversation_updated",
     tidings.ConversationJoined: "conversation_joined",
     tidings.ConversationLeft: "conversation_left",
 }

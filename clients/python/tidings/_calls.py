@@ -6,6 +6,7 @@ import abc
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TypeVar
 
+from google.protobuf import field_mask_pb2
 from google.protobuf.message import Message as ProtoMessage
 
 from . import _convert, events, models
@@ -194,6 +195,48 @@ class Operations(abc.ABC):
                 conversation_id=conversation_id, request_id=request_id or self._new_id()
             ),
             conversation_service_pb2.LeaveConversationResponse.FromString,
+        )
+        return answer.seq
+
+    async def update_conversation(
+        self,
+        conversation_id: str,
+        *,
+        title: str | None = None,
+        description: str | None = None,
+        picture: str | None = None,
+        custom_data: str | None = None,
+        request_id: str | None = None,
+    ) -> int:
+        """Change settings of a group; what is None stays as it is.
+
+        Args:
+            conversation_id: The group.
+            title: At most 256 bytes of UTF-8.
+            description: What it is for, at most 1,024 bytes of UTF-8.
+            picture: A URL or the id of a medium, at most 512 bytes of UTF-8.
+            custom_data: Data of an integrator, at most 2,048 bytes of UTF-8.
+            request_id: A UUIDv7 that names the change; made here if not given.
+
+        Returns:
+            The position of the entry, 0 when all was so already.
+        """
+        given = {
+            "title": title,
+            "description": description,
+            "picture": picture,
+            "custom_data": custom_data,
+        }
+        changes = {name: value for name, value in given.items() if value is not None}
+        answer = await self._call(
+            f"{_CONVERSATIONS}/UpdateConversation",
+            conversation_service_pb2.UpdateConversationRequest(
+                conversation_id=conversation_id,
+                request_id=request_id or self._new_id(),
+                settings=conversation_pb2.ConversationSettings(**changes),
+                update_mask=field_mask_pb2.FieldMask(paths=changes),
+            ),
+            conversation_service_pb2.UpdateConversationResponse.FromString,
         )
         return answer.seq
 

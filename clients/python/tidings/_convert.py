@@ -88,6 +88,9 @@ def conversation_of(conversation: conversation_pb2.Conversation) -> models.Conve
         join_seq=conversation.join_seq,
         read_seq=conversation.read_seq,
         unread_count=conversation.unread_count,
+        description=conversation.description,
+        picture=conversation.picture,
+        custom_data=conversation.custom_data,
     )
 
 
@@ -246,6 +249,22 @@ def entry_of(
             user_id=sender,
             entry_id=entry_id,
             removed_user_id=entry.member_removed.user_id,
+        )
+    if body == "conversation_updated":
+        settings = entry.conversation_updated.settings
+        changed = frozenset(entry.conversation_updated.update_mask.paths)
+        return events.ConversationUpdated(
+            conversation_id=log,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            title=settings.title if "title" in changed else None,
+            description=settings.description if "description" in changed else None,
+            picture=settings.picture if "picture" in changed else None,
+            custom_data=settings.custom_data if "custom_data" in changed else None,
         )
     if body == "conversation_joined":
         joined = entry.conversation_joined

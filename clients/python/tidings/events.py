@@ -17,6 +17,7 @@ __all__ = [
     "ConversationCreated",
     "ConversationJoined",
     "ConversationLeft",
+    "ConversationUpdated",
     "Entry",
     "Event",
     "Gap",
@@ -192,6 +193,23 @@ class MemberRemoved(LogEntry):
     def left(self) -> bool:
         """Whether the user left, rather than being removed by another."""
         return self.removed_user_id == self.user_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationUpdated(LogEntry):
+    """Settings of the conversation were changed. What is None was not.
+
+    Attributes:
+        title: The title.
+        description: What it is for.
+        picture: A URL, or the id of a medium.
+        custom_data: Data of an integrator.
+    """
+
+    title: str | None = None
+    description: str | None = None
+    picture: str | None = None
+    custom_data: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -427,6 +445,7 @@ Entry: TypeAlias = (
     | ConversationCreated
     | MembersAdded
     | MemberRemoved
+    | ConversationUpdated
     | ConversationJoined
     | ConversationLeft
     | UnknownEntry

@@ -98,7 +98,7 @@ class Conversation:
     Attributes:
         conversation_id: A UUID in lower-case text form.
         kind: Direct or group.
-        title: The title of a group, empty in direct conversations.
+        title: The title of a group, empty in direct conversations, and for ex-members if a setting was changed later.
         peer_user_id: In direct conversations the other user, otherwise empty.
         create_time: When it was created, in UTC.
         update_time: When its newest entry was committed, in UTC.
@@ -109,6 +109,9 @@ class Conversation:
         join_seq: The first position that the caller may read.
         read_seq: How far the caller has read, over all devices; 0 when nothing was read.
         unread_count: The messages after read_seq.
+        description: What it is for.
+        picture: A URL, or the id of a medium.
+        custom_data: Data of an integrator.
     """
 
     conversation_id: str
@@ -124,6 +127,9 @@ class Conversation:
     join_seq: int
     read_seq: int
     unread_count: int
+    description: str = ""
+    picture: str = ""
+    custom_data: str = ""
 
 
 @dataclass(frozen=True, slots=True)

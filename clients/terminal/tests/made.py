@@ -9,6 +9,7 @@ from tidings import (
     Conversation,
     ConversationCreated,
     ConversationKind,
+    ConversationUpdated,
     Member,
     MemberRemoved,
     MemberRole,
@@ -77,6 +78,11 @@ def added(seq: int, *users: str, by: str = "bob") -> MembersAdded:
 def removed(seq: int, user: str, by: str = "bob") -> MemberRemoved:
     """A membership ends."""
     return MemberRemoved(**common(seq, by), removed_user_id=user)
+
+
+def updated(seq: int, by: str = "bob", **changes: Any) -> ConversationUpdated:
+    """Settings are changed."""
+    return ConversationUpdated(**common(seq, by), **changes)
 
 
 def pending(

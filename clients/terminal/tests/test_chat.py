@@ -17,7 +17,7 @@ from tidings import (
 )
 from tidings_chat.model import Chat, Model, Progress
 
-from .made import ME, TALK, added, created, group, message, pending, removed, told
+from .made import ME, TALK, added, created, group, message, pending, removed, told, updated
 
 
 def model_with(conversation: object = None) -> tuple[Model, Chat]:
@@ -178,3 +178,21 @@ def test_presence_is_unknown_while_there_is_no_connection() -> None:
     assert chat.presence == online
     model.fold(ConnectionState(status=ConnectionStatus.OFFLINE, retry_in=1.0))
     assert chat.presence is None
+
+
+def test_a_title_is_changed() -> None:
+    model, chat = model_with(group(5, title="Plan"))
+    model.fold(updated(6, title="Trip"))
+    model.fold(updated(7, description="far away"))
+    assert chat.name == "Trip"
+    # An answer from before it.
+    model.tell(group(5, title="Plan"))
+    assert chat.name == "Trip"
+    model.tell(group(9, title="Journey"))
+    assert chat.name == "Journey"
+
+
+def test_a_title_stays_when_its_changes_are_none_of_ours_any_more() -> None:
+    model, chat = model_with(group(5, title="Plan"))
+    model.tell(group(6, title="", role=MemberRole.UNSPECIFIED))
+    assert (chat.left, chat.name) == (True, "Plan")

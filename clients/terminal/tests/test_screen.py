@@ -155,6 +155,9 @@ async def test_a_group_is_made_and_people_come_and_go(server: Server) -> None:
         await bob.open("Summer trip")
         await bob.sees("alice made the group “Summer trip” with you")
         async with screen(server, "carol") as carol:
+            await alice.say("/title Journey to the sea")
+            await alice.sees("You named the group “Journey to the sea”")
+            await alice.say("/title Summer trip")
             await alice.say("/add carol")
             await carol.open("Summer trip")
             await bob.sees("alice added carol")
@@ -162,7 +165,7 @@ async def test_a_group_is_made_and_people_come_and_go(server: Server) -> None:
             await alice.reads("thanks")
             await alice.sees("3 members: you, bob, carol")
             await bob.say("/remove carol")
-            await bob.is_told("only an owner of the group may do this")
+            await bob.is_told("your role here does not allow this")
             await alice.say("/remove carol")
             await carol.sees("you are no longer a member")
             await bob.sees("alice removed carol")

@@ -9,7 +9,7 @@ from tidings import MessageFailed, NotFound
 from tidings_chat.model import Model, Progress
 from tidings_chat.transcript import Bubble, DayLine, Item, NewLine, Note, transcript
 
-from .made import ME, TALK, added, created, group, loaded, message, pending, removed, told
+from .made import ME, TALK, added, created, group, loaded, message, pending, removed, told, updated
 
 TODAY = date(2026, 6, 3)
 DAY = 24 * 60
@@ -74,7 +74,11 @@ def test_changes_of_a_group_are_told() -> None:
         added(3, "e1", "e2", "e3", "e4", "e5"),
         removed(4, "dave"),
         removed(5, "carol", by="carol"),
-        removed(6, ME),
+        updated(6, title="Journey\x1b"),
+        updated(7, ME, title=""),
+        updated(8, description="far\naway"),
+        updated(9, picture="p"),
+        removed(10, ME),
         conversation=group(50),
     )
     assert [item.text for item in found if isinstance(item, Note)][1:] == [
@@ -83,6 +87,10 @@ def test_changes_of_a_group_are_told() -> None:
         "bob added e1, e2, e3 and 2 others",
         "bob removed dave",
         "carol left",
+        "bob named the group “Journey␛”",
+        "You took the name of the group away",
+        "bob described the group: far away",
+        "bob changed what is said of the group",
         "bob removed you",
     ]
 

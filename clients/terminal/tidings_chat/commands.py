@@ -32,6 +32,8 @@ SPECS: Final = (
     Spec("add", "user …", "add people to this group", 1, None),
     Spec("remove", "user", "remove somebody from this group", 1, 1),
     Spec("leave", "", "leave this group"),
+    Spec("title", "text", "give this group another title", 1, None),
+    Spec("describe", "[text]", "say what this group is for", 0, None),
     Spec("members", "", "show who is in this conversation"),
     Spec("status", "[available|away|busy] [text]", "say how you are", 0, None),
     Spec("edit", "text", "give your chosen message, or your last one, another text", 1, None),

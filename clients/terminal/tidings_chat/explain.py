@@ -9,7 +9,7 @@ from tidings import Code, TidingsError
 _BY_REASON: Final = {
     "CONVERSATION_NOT_FOUND": "you are not a member of this conversation",
     "MESSAGE_NOT_FOUND": "there is no such message",
-    "RIGHT_MISSING": "only an owner of the group may do this",
+    "RIGHT_MISSING": "your role here does not allow this",
     "DENIED": "the server doesn't allow this",
     "TOO_LARGE": "it is too large",
     "TOKEN_INVALID": "the server doesn't accept the token",

@@ -277,6 +277,14 @@ class ChatSession:
         """Delete a message for everybody. Raises TidingsError."""
         await self._connected().delete_message(chat.conversation_id, seq)
 
+    async def update(
+        self, chat: Chat, *, title: str | None = None, description: str | None = None
+    ) -> None:
+        """Change what is said of a group. Raises TidingsError."""
+        await self._connected().update_conversation(
+            chat.conversation_id, title=title, description=description
+        )
+
     async def leave(self, chat: Chat) -> None:
         """Leave a group. Raises TidingsError."""
         await self._connected().leave(chat.conversation_id)

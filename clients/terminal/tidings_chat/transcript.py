@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from tidings import (
     ConversationCreated,
+    ConversationUpdated,
     Entry,
     MemberRemoved,
     MembersAdded,
@@ -248,9 +249,21 @@ def describe(entry: Entry, me: str) -> str:
         if entry.left:
             return f"{who} left"
         return f"{who} removed {_names([entry.removed_user_id], me)}"
+    if isinstance(entry, ConversationUpdated):
+        return f"{who} {_updated(entry)}"
     if isinstance(entry, UnknownEntry):
         return "Something that this version can't show"
     return ""
+
+
+def _updated(entry: ConversationUpdated) -> str:
+    if entry.title:
+        return f"named the group “{one_line(entry.title)}”"
+    if entry.title is not None:
+        return "took the name of the group away"
+    if entry.description:
+        return f"described the group: {one_line(entry.description)}"
+    return "changed what is said of the group"
 
 
 def _names(user_ids: list[str], me: str) -> str:

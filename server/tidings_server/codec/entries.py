@@ -16,6 +16,7 @@ from ..core.entries import (
     ConversationJoined,
     ConversationKind,
     ConversationLeft,
+    ConversationUpdated,
     Entry,
     MemberRemoved,
     MembersAdded,
@@ -28,6 +29,7 @@ from ..core.entries import (
     UnknownBody,
 )
 from .fields import to_ms
+from .settings import decode_settings, encode_settings
 from .wire import element, text, timestamp, varint
 
 
@@ -115,6 +117,10 @@ def _encode_body(seq: int, body: Body) -> bytes:
                 entry.members_added.members.add(user_id=m.user_id, role=m.role.value, join_seq=seq)
         case MemberRemoved(user_id):
             entry.member_removed.user_id = user_id
+        case ConversationUpdated(changes):
+            updated = entry.conversation_updated
+            updated.SetInParent()
+            encode_settings(changes, updated.settings, updated.update_mask)
         case ConversationJoined():
             joined = entry.conversation_joined
             joined.conversation_id = body.conversation_id
@@ -149,7 +155,7 @@ def _decode_body(entry: entry_pb2.Entry) -> Body:
     try:
         return _decode_known(entry)
     except ValueError:
-        # A role or a kind of conversation that only a newer version knows.
+        # A role, a setting or a kind of conversation that only a newer version knows.
         return UnknownBody()
 
 
@@ -174,6 +180,9 @@ def _decode_known(entry: entry_pb2.Entry) -> Body:
             return MembersAdded(_members(entry.members_added.members))
         case "member_removed":
             return MemberRemoved(entry.member_removed.user_id)
+        case "conversation_updated":
+            updated = entry.conversation_updated
+            return ConversationUpdated(decode_settings(updated.settings, updated.update_mask))
         case "conversation_joined":
             j = entry.conversation_joined
             return ConversationJoined(

@@ -57,6 +57,7 @@ _CHANGE_RESPONSES: dict[type, Callable[..., Message]] = {
     c.AddMembers: conversation_service_pb2.AddMembersResponse,
     c.RemoveMember: conversation_service_pb2.RemoveMemberResponse,
     c.LeaveConversation: conversation_service_pb2.LeaveConversationResponse,
+    c.UpdateConversation: conversation_service_pb2.UpdateConversationResponse,
 }
 
 
@@ -80,7 +81,7 @@ def _response_reactions(r: c.ReactionsListed) -> Message:
     )
 
 
-def _response_members_changed(r: c.MembersChanged) -> Message:
+def _response_conversation_changed(r: c.ConversationChanged) -> Message:
     return _CHANGE_RESPONSES[r.command](seq=r.seq)
 
 
@@ -107,6 +108,9 @@ def _conversation(v: c.ConversationView) -> conversation_pb2.Conversation:
         join_seq=v.join_seq,
         read_seq=v.read_seq,
         unread_count=v.unread_count,
+        description=v.description,
+        picture=v.picture,
+        custom_data=v.custom_data,
     )
 
 
@@ -221,7 +225,7 @@ _RESPONSES: dict[type, Callable[[Any], Message]] = {
     c.Sent: _response_sent,
     c.MessageChanged: _response_message_changed,
     c.ReactionsListed: _response_reactions,
-    c.MembersChanged: _response_members_changed,
+    c.ConversationChanged: _response_conversation_changed,
     c.ConversationGot: _response_conversation,
     c.ConversationsListed: _response_conversations,
     c.MembersListed: _response_members,

@@ -28,12 +28,12 @@ from ..core.limits import Limits
 from ..core.records import record
 from ..errors import DomainError, Reason, invalid
 from . import admin, fields
+from .settings import MAX_BYTES, read_settings
 
 MAX_WINDOW = 8192
 MAX_COMMANDS_IN_FRAME = 1000
 MAX_HELLO_CURSORS = 10_000
 MAX_MEMBERS_IN_REQUEST = 500
-MAX_TITLE_BYTES = 256
 MAX_REACTION_BYTES = 64
 MAX_DEVICE_TEXT_BYTES = 128
 MAX_STATUS_BYTES = 256
@@ -71,6 +71,7 @@ class RequestReader:
             conversation_service_pb2.AddMembersRequest: self._add_members,
             conversation_service_pb2.RemoveMemberRequest: self._remove_member,
             conversation_service_pb2.LeaveConversationRequest: self._leave,
+            conversation_service_pb2.UpdateConversationRequest: self._update,
             presence_service_pb2.SetStatusRequest: self._set_status,
             conversation_service_pb2.GetConversationRequest: self._get_conversation,
             conversation_service_pb2.ListConversationsRequest: self._list_conversations,
@@ -276,7 +277,7 @@ class RequestReader:
             raise invalid("kind", "must be DIRECT or GROUP")
         if len(users) >= MAX_MEMBERS_IN_REQUEST:
             raise invalid("user_ids", f"at most {MAX_MEMBERS_IN_REQUEST - 1} users")
-        fields.text("title", r.title, MAX_TITLE_BYTES)
+        fields.text("title", r.title, MAX_BYTES["title"])
         return c.CreateConversation(
             ConversationKind.GROUP, users, r.title, fields.change_id("request_id", r.request_id)
         )
@@ -305,6 +306,15 @@ class RequestReader:
     def _leave(self, r: conversation_service_pb2.LeaveConversationRequest) -> c.LeaveConversation:
         return c.LeaveConversation(
             fields.conversation_id(r.conversation_id), fields.change_id("request_id", r.request_id)
+        )
+
+    def _update(
+        self, r: conversation_service_pb2.UpdateConversationRequest
+    ) -> c.UpdateConversation:
+        return c.UpdateConversation(
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
+            read_settings(r.settings, r.update_mask),
         )
 
     def _get_conversation(

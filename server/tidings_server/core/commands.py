@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ..errors import DomainError
 from .admin import AdminCommand, AdminResult
-from .entries import ConversationKind, NewMember, Role
+from .entries import ConversationKind, NewMember, Role, Setting
 from .memberships import Membership
 from .records import record
 
@@ -127,6 +127,15 @@ class LeaveConversation:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateConversation:
+    """Changes settings, in the order of `SETTINGS`, each once."""
+
+    conversation_id: str
+    id: ChangeId
+    changes: tuple[Setting, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MarkDelivered:
     """Moves the caller's delivered mark."""
 
@@ -235,6 +244,7 @@ Command = (
     | AddMembers
     | RemoveMember
     | LeaveConversation
+    | UpdateConversation
     | MarkDelivered
     | MarkRead
     | RefreshToken
@@ -280,12 +290,12 @@ class ReactionsListed:
 
 
 @dataclass(frozen=True, slots=True)
-class MembersChanged:
-    """A membership change is durable at `seq`; 0 when there was nothing to change. `command` says
-    which it was.
+class ConversationChanged:
+    """A change of a conversation or of who is in it is durable at `seq`; 0 when there was nothing to change. `command`
+    says which it was.
     """
 
-    command: type[AddMembers] | type[RemoveMember] | type[LeaveConversation]
+    command: type[Command]
     seq: int
 
 
@@ -305,6 +315,9 @@ class ConversationView:
     join_seq: int
     read_seq: int
     unread_count: int
+    description: str = ""
+    picture: str = ""
+    custom_data: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,7 +462,7 @@ Result = (
     Sent
     | MessageChanged
     | ReactionsListed
-    | MembersChanged
+    | ConversationChanged
     | ConversationGot
     | ConversationsListed
     | MembersListed

@@ -33,6 +33,13 @@ class NewMember:
     role: Role = Role.MEMBER
 
 
+Setting = tuple[str, str]
+"""A setting of a conversation and its value."""
+
+SETTINGS = ("title", "description", "picture", "custom_data")
+"""What can be changed of a conversation: fields of `tidings.v1.ConversationSettings`, and of `ConversationState`."""
+
+
 @record(frozen=True, slots=True)
 class MessagePosted:
     """A message. `content` is a serialised `tidings.v1.MessageContent`, kept as the sender made
@@ -71,6 +78,15 @@ class MemberRemoved:
     """A membership ended. It is the last entry of its page."""
 
     user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationUpdated:
+    """Settings of the conversation have other values: pairs of the name, as in `SETTINGS`, and the value, in the order
+    of the names there.
+    """
+
+    changes: tuple[Setting, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +140,7 @@ Body = (
     | ConversationCreated
     | MembersAdded
     | MemberRemoved
+    | ConversationUpdated
     | ConversationJoined
     | ConversationLeft
     | UnknownBody
@@ -133,6 +150,7 @@ STATE_BODIES = (
     ConversationCreated,
     MembersAdded,
     MemberRemoved,
+    ConversationUpdated,
     ConversationJoined,
     ConversationLeft,
     UnknownBody,

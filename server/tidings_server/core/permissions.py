@@ -22,6 +22,7 @@ class Right(IntEnum):
     ADD_MEMBERS = 7
     REMOVE_MEMBERS = 8
     LEAVE = 9
+    UPDATE = 10
 
     @property
     def words(self) -> str:
@@ -33,6 +34,7 @@ _WORDS = {
     Right.EDIT: "edit own messages",
     Right.DELETE: "delete own messages",
     Right.DELETE_OTHERS: "delete messages of others",
+    Right.UPDATE: "change what is said of the conversation",
 }
 
 RANKS = (Role.GUEST, Role.MEMBER, Role.MODERATOR, Role.ADMIN, Role.OWNER)
@@ -50,6 +52,7 @@ FIRST_ROLE: dict[Right, Role] = {
     Right.DELETE_OTHERS: Role.MODERATOR,
     Right.REMOVE_MEMBERS: Role.MODERATOR,
     Right.ADD_MEMBERS: Role.ADMIN,
+    Right.UPDATE: Role.ADMIN,
 }
 """The lowest role that has a right, where a conversation says nothing else; those above it have it too."""
 
@@ -60,8 +63,13 @@ RIGHTS: dict[Role, frozenset[Right]] = {
     for role in RANKS
 }
 
-GROUP_ONLY = frozenset({Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE})
-"""What nobody does in a direct conversation: its two members are fixed."""
+GROUP_ONLY = frozenset({Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE, Right.UPDATE})
+"""What nobody does in a direct conversation: nothing of it but its messages changes."""
+
+SETTING_RIGHTS: dict[str, Right] = dict.fromkeys(
+    ("title", "description", "picture", "custom_data"), Right.UPDATE
+)
+"""The right that a change of each setting needs."""
 
 _FOR_OTHERS: dict[Right, Right | None] = {Right.EDIT: None, Right.DELETE: Right.DELETE_OTHERS}
 """Rights for one's own messages, each with the right that those of others need; None: nobody has it."""
@@ -71,13 +79,13 @@ def check(state: ConversationState, membership: Membership | None, right: Right)
     """The caller's membership, if it carries the right.
 
     Raises CONVERSATION_NOT_FOUND for whoever is no member (whether the conversation exists or not),
-    DIRECT_FIXED for changes of who is in a direct conversation, RIGHT_MISSING for members without
-    the right.
+    DIRECT_FIXED for changes of a direct conversation and of who is in it, RIGHT_MISSING for members
+    without the right.
     """
     if state.kind is None or membership is None or not membership.current:
         raise conversation_not_found()
     if state.kind is ConversationKind.DIRECT and right in GROUP_ONLY:
-        raise DomainError(Reason.DIRECT_FIXED, "The members of a direct conversation are fixed.")
+        raise DomainError(Reason.DIRECT_FIXED, "A direct conversation and its members are fixed.")
     if not has(state, membership, right):
         raise _missing(f"The caller has no right to {right.words}.")
     return membership

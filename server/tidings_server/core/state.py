@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from .entries import (
     MESSAGE_CHANGES,
+    SETTINGS,
     ConversationCreated,
     ConversationKind,
+    ConversationUpdated,
     Entry,
     MemberRemoved,
     MembersAdded,
@@ -27,7 +29,7 @@ class ConversationState:
     `kind` is None before its creation, and for inboxes. `peers` are the two users of a direct
     conversation, sorted. `readable_only` is set once an entry is met that this version does not
     know: it must not append. `changed_bucket` is the newest bucket in which the page of a change of a
-    message is flagged, plus one.
+    message is flagged, plus one. `updated_seq` is where a setting was changed last, 0 for never.
     """
 
     seq: int = 0
@@ -39,6 +41,16 @@ class ConversationState:
     peers: tuple[str, ...] = ()
     readable_only: bool = False
     changed_bucket: int = 0
+    description: str = ""
+    picture: str = ""
+    custom_data: str = ""
+    updated_seq: int = 0
+
+    def as_left(self, last_seq: int) -> ConversationState:
+        """What somebody is told of it whose last position is this: no settings, if one was changed since."""
+        if self.updated_seq <= last_seq:
+            return self
+        return replace(self, **dict.fromkeys(SETTINGS, ""))  # type: ignore[arg-type]
 
     def peer_of(self, user_id: str) -> str:
         """In a direct conversation the other user, otherwise empty."""
@@ -46,6 +58,9 @@ class ConversationState:
 
 
 EMPTY = ConversationState()
+
+_LATER = ("changed_bucket", "description", "picture", "custom_data", "updated_seq")
+"""Fields that the first version does not know."""
 
 
 def fold(state: ConversationState, entry: Entry) -> ConversationState:
@@ -75,6 +90,13 @@ def fold(state: ConversationState, entry: Entry) -> ConversationState:
             return replace(state, seq=entry.seq, member_count=state.member_count + len(members))
         case MemberRemoved():
             return replace(state, seq=entry.seq, member_count=state.member_count - 1)
+        case ConversationUpdated(changes=changes):
+            return replace(
+                state,
+                seq=entry.seq,
+                updated_seq=entry.seq,
+                **dict(changes),  # type: ignore[arg-type]
+            )
         case UnknownBody():
             return replace(state, seq=entry.seq, readable_only=True)
     return state
@@ -101,9 +123,10 @@ def dump(state: ConversationState) -> bytes:
         "peers": state.peers,
         "readable_only": state.readable_only,
     }
-    if state.changed_bucket:
+    for name in _LATER:
         # Left out while there is nothing to say: who doesn't know a field appends no more.
-        fields["changed_bucket"] = state.changed_bucket
+        if (value := getattr(state, name)) != getattr(EMPTY, name):
+            fields[name] = value
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -9,6 +9,7 @@ from ..core.clock import Clock
 from ..core.commands import (
     AddMembers,
     ChangeId,
+    ConversationChanged,
     ConversationGot,
     ConversationsListed,
     ConversationView,
@@ -17,9 +18,9 @@ from ..core.commands import (
     LeaveConversation,
     ListConversations,
     ListMembers,
-    MembersChanged,
     MembersListed,
     RemoveMember,
+    UpdateConversation,
 )
 from ..core.entries import ConversationKind
 from ..core.ids import direct_conversation_id, group_conversation_id, id_bytes, uuid7
@@ -28,6 +29,7 @@ from ..core.permissions import Right, check
 from ..core.principal import Principal
 from ..errors import DomainError, Reason, conversation_not_found, invalid, outcome_unknown
 from ..storage.base import Receipt, Store, StoreUnavailable
+from .conversation_changes import Update
 from .log_state import LogView
 from .lookup import read_entry
 from .proposals import Add, Create, Remove, Submits, commit, created
@@ -87,7 +89,7 @@ class Conversations:
                 outcome_unknown() if problem.reason is Reason.STORE_UNAVAILABLE else problem
             ) from None
 
-    async def add(self, caller: Principal, command: AddMembers) -> MembersChanged:
+    async def add(self, caller: Principal, command: AddMembers) -> ConversationChanged:
         """Adds members."""
         committed = await commit(
             self._submits,
@@ -100,9 +102,9 @@ class Conversations:
                 self._limits.max_members,
             ),
         )
-        return MembersChanged(AddMembers, committed.seq)
+        return ConversationChanged(AddMembers, committed.seq)
 
-    async def remove(self, caller: Principal, command: RemoveMember) -> MembersChanged:
+    async def remove(self, caller: Principal, command: RemoveMember) -> ConversationChanged:
         """Removes a member. Leaving is a right of its own."""
         if command.user_id == caller.user_id:
             raise invalid("user_id", "must be another than the caller, who leaves instead")
@@ -112,9 +114,9 @@ class Conversations:
                 command.conversation_id, command.id, caller.user_id, done, command.user_id
             ),
         )
-        return MembersChanged(RemoveMember, committed.seq)
+        return ConversationChanged(RemoveMember, committed.seq)
 
-    async def leave(self, caller: Principal, command: LeaveConversation) -> MembersChanged:
+    async def leave(self, caller: Principal, command: LeaveConversation) -> ConversationChanged:
         """Ends the caller's membership."""
         committed = await commit(
             self._submits,
@@ -122,7 +124,17 @@ class Conversations:
                 command.conversation_id, command.id, caller.user_id, done, caller.user_id
             ),
         )
-        return MembersChanged(LeaveConversation, committed.seq)
+        return ConversationChanged(LeaveConversation, committed.seq)
+
+    async def update(self, caller: Principal, command: UpdateConversation) -> ConversationChanged:
+        """Changes settings."""
+        committed = await commit(
+            self._submits,
+            lambda done: Update(
+                command.conversation_id, command.id, caller.user_id, done, command.changes
+            ),
+        )
+        return ConversationChanged(UpdateConversation, committed.seq)
 
     async def get(self, caller: Principal, command: GetConversation) -> ConversationGot:
         """Gets a conversation that the caller is or was a member of."""
@@ -192,16 +204,17 @@ class Conversations:
             if membership.current
             else 0
         )
-        update_ms = view.stamp
+        update_ms, told = view.stamp, state
         if membership.last_visible is not None:
             # That it lives on is nothing for who is a member no more.
             last = await read_entry(self._store, log, membership.last_visible)
             assert last is not None, "a removal is in the log"
             update_ms = last.time_ms
+            told = state.as_left(membership.last_visible)
         return ConversationView(
             conversation_id=log,
             kind=ConversationKind(state.kind),
-            title=state.title,
+            title=told.title,
             peer_user_id=state.peer_of(user),
             create_ms=state.create_ms,
             update_ms=update_ms,
@@ -211,6 +224,9 @@ class Conversations:
             join_seq=membership.join_seq,
             read_seq=receipt.read_seq,
             unread_count=max(unread, 0),
+            description=told.description,
+            picture=told.picture,
+            custom_data=told.custom_data,
         )
 
 

@@ -41,6 +41,8 @@ class MembershipEffects:
         DomainError when an inbox can't be written to.
         """
         users = affected_users(change.body)
+        if not users:
+            return
         rows = await self._store.memberships(log, users)
         folded = [fold_membership(rows.get(u), change, u) for u in users]
         await self._store.put_memberships(log, [m for m in folded if m is not None])

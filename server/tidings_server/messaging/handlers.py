@@ -59,6 +59,7 @@ class Handlers:
             c.AddMembers: conversations.add,
             c.RemoveMember: conversations.remove,
             c.LeaveConversation: conversations.leave,
+            c.UpdateConversation: conversations.update,
             c.GetConversation: conversations.get,
             c.ListConversations: conversations.list_conversations,
             c.ListMembers: conversations.list_members,

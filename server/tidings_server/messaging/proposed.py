@@ -7,6 +7,7 @@ from ..core.entries import (
     ConversationCreated,
     ConversationJoined,
     ConversationLeft,
+    ConversationUpdated,
     Entry,
     MemberRemoved,
     MembersAdded,
@@ -16,6 +17,7 @@ from ..core.entries import (
     ReactionSet,
 )
 from ..core.ids import id_bytes, uuid7_time
+from .conversation_changes import Update
 from .message_changes import Delete, Edit, React
 from .proposals import Add, Create, Done, NoteInInbox, PostMessage, Proposal, Remove
 
@@ -42,6 +44,8 @@ def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done)
             return Add(log, change_id, user, done, members, max_members)
         case MemberRemoved(removed):
             return Remove(log, change_id, user, done, removed)
+        case ConversationUpdated(changes):
+            return Update(log, change_id, user, done, changes)
         case ConversationJoined() | ConversationLeft():
             return NoteInInbox(log, change_id, user, done, entry.body)
     raise ValueError(f"no change of a log: {type(entry.body).__name__}")

@@ -157,12 +157,17 @@ class Conversation(_message.Message):
     JOIN_SEQ_FIELD_NUMBER: _builtins.int
     READ_SEQ_FIELD_NUMBER: _builtins.int
     UNREAD_COUNT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PICTURE_FIELD_NUMBER: _builtins.int
+    CUSTOM_DATA_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The id, a UUID in lower-case text form."""
     kind: Global___ConversationKind.ValueType
     """What kind of conversation it is."""
     title: _builtins.str
-    """The title of a group, empty in direct conversations."""
+    """The title of a group, empty in direct conversations. An ex-member is told no settings, the title included, where one was
+    changed later.
+    """
     peer_user_id: _builtins.str
     """In direct conversations the other user, otherwise empty."""
     member_count: _builtins.int
@@ -179,6 +184,12 @@ class Conversation(_message.Message):
     """How far the caller has read, over all devices. 0 when nothing was read."""
     unread_count: _builtins.int
     """The number of messages after read_seq that the caller may read, own messages included unless read."""
+    description: _builtins.str
+    """What the conversation is for. See ConversationSettings."""
+    picture: _builtins.str
+    """A picture. See ConversationSettings."""
+    custom_data: _builtins.str
+    """Data of an integrator. See ConversationSettings."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -203,11 +214,54 @@ class Conversation(_message.Message):
         join_seq: _builtins.int = ...,
         read_seq: _builtins.int = ...,
         unread_count: _builtins.int = ...,
+        description: _builtins.str = ...,
+        picture: _builtins.str = ...,
+        custom_data: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "head_seq", b"head_seq", "join_seq", b"join_seq", "kind", b"kind", "member_count", b"member_count", "peer_user_id", b"peer_user_id", "read_seq", b"read_seq", "role", b"role", "scale_class", b"scale_class", "title", b"title", "unread_count", b"unread_count", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "custom_data", b"custom_data", "description", b"description", "head_seq", b"head_seq", "join_seq", b"join_seq", "kind", b"kind", "member_count", b"member_count", "peer_user_id", b"peer_user_id", "picture", b"picture", "read_seq", b"read_seq", "role", b"role", "scale_class", b"scale_class", "title", b"title", "unread_count", b"unread_count", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Conversation: _TypeAlias = Conversation  # noqa: Y015
+
+@_typing.final
+class ConversationSettings(_message.Message):
+    """ConversationSettings is what can be changed of a group, each setting by itself: a field mask with the names of these fields goes
+    with it, and what the mask does not name counts for nothing. Of a direct conversation nothing can be changed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PICTURE_FIELD_NUMBER: _builtins.int
+    CUSTOM_DATA_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """The title, at most 256 bytes of UTF-8; otherwise INVALID_ARGUMENT. Needs the right UPDATE."""
+    description: _builtins.str
+    """What the conversation is for, at most 1,024 bytes of UTF-8; otherwise INVALID_ARGUMENT. Needs the right UPDATE."""
+    picture: _builtins.str
+    """A picture: a URL or the id of a medium, which the server does not look into. At most 512 bytes of UTF-8 without white space and
+    control characters; otherwise INVALID_ARGUMENT. Needs the right UPDATE.
+    """
+    custom_data: _builtins.str
+    """Data of an integrator, JSON for instance, which the server does not look into. At most 2,048 bytes of UTF-8; otherwise
+    INVALID_ARGUMENT. Needs the right UPDATE.
+    """
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        description: _builtins.str = ...,
+        picture: _builtins.str = ...,
+        custom_data: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom_data", b"custom_data", "description", b"description", "picture", b"picture", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConversationSettings: _TypeAlias = ConversationSettings  # noqa: Y015

@@ -70,6 +70,11 @@ class ConversationServiceStub:
                 request_serializer=tidings_dot_v1_dot_conversation__service__pb2.LeaveConversationRequest.SerializeToString,
                 response_deserializer=tidings_dot_v1_dot_conversation__service__pb2.LeaveConversationResponse.FromString,
                 _registered_method=True)
+        self.UpdateConversation = channel.unary_unary(
+                '/tidings.v1.ConversationService/UpdateConversation',
+                request_serializer=tidings_dot_v1_dot_conversation__service__pb2.UpdateConversationRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_conversation__service__pb2.UpdateConversationResponse.FromString,
+                _registered_method=True)
 
 
 class ConversationServiceServicer:
@@ -125,6 +130,13 @@ class ConversationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateConversation(self, request, context):
+        """UpdateConversation changes settings of a group.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConversationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +174,11 @@ def add_ConversationServiceServicer_to_server(servicer, server):
                     servicer.LeaveConversation,
                     request_deserializer=tidings_dot_v1_dot_conversation__service__pb2.LeaveConversationRequest.FromString,
                     response_serializer=tidings_dot_v1_dot_conversation__service__pb2.LeaveConversationResponse.SerializeToString,
+            ),
+            'UpdateConversation': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateConversation,
+                    request_deserializer=tidings_dot_v1_dot_conversation__service__pb2.UpdateConversationRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_conversation__service__pb2.UpdateConversationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +371,33 @@ class ConversationService:
             '/tidings.v1.ConversationService/LeaveConversation',
             tidings_dot_v1_dot_conversation__service__pb2.LeaveConversationRequest.SerializeToString,
             tidings_dot_v1_dot_conversation__service__pb2.LeaveConversationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateConversation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.ConversationService/UpdateConversation',
+            tidings_dot_v1_dot_conversation__service__pb2.UpdateConversationRequest.SerializeToString,
+            tidings_dot_v1_dot_conversation__service__pb2.UpdateConversationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,8 @@ class ConversationServiceStub:
     """RemoveMember removes a member from a group. The member gets nothing past the removal."""
     LeaveConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.LeaveConversationRequest, _conversation_service_pb2.LeaveConversationResponse]
     """LeaveConversation ends the caller's own membership of a group."""
+    UpdateConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.UpdateConversationRequest, _conversation_service_pb2.UpdateConversationResponse]
+    """UpdateConversation changes settings of a group."""
 
 @_typing.type_check_only
 class ConversationServiceAsyncStub(ConversationServiceStub):
@@ -67,6 +69,8 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     """RemoveMember removes a member from a group. The member gets nothing past the removal."""
     LeaveConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.LeaveConversationRequest, _conversation_service_pb2.LeaveConversationResponse]  # type: ignore[assignment]
     """LeaveConversation ends the caller's own membership of a group."""
+    UpdateConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.UpdateConversationRequest, _conversation_service_pb2.UpdateConversationResponse]  # type: ignore[assignment]
+    """UpdateConversation changes settings of a group."""
 
 class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
     """ConversationService creates conversations and decides who is in them."""
@@ -126,5 +130,13 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_service_pb2.LeaveConversationResponse, _abc.Awaitable[_conversation_service_pb2.LeaveConversationResponse]]:
         """LeaveConversation ends the caller's own membership of a group."""
+
+    @_abc_1.abstractmethod
+    def UpdateConversation(
+        self,
+        request: _conversation_service_pb2.UpdateConversationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_service_pb2.UpdateConversationResponse, _abc.Awaitable[_conversation_service_pb2.UpdateConversationResponse]]:
+        """UpdateConversation changes settings of a group."""
 
 def add_ConversationServiceServicer_to_server(servicer: ConversationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

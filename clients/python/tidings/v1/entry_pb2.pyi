@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -45,6 +46,7 @@ class Entry(_message.Message):
     CONVERSATION_CREATED_FIELD_NUMBER: _builtins.int
     MEMBERS_ADDED_FIELD_NUMBER: _builtins.int
     MEMBER_REMOVED_FIELD_NUMBER: _builtins.int
+    CONVERSATION_UPDATED_FIELD_NUMBER: _builtins.int
     CONVERSATION_JOINED_FIELD_NUMBER: _builtins.int
     CONVERSATION_LEFT_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
@@ -96,6 +98,10 @@ class Entry(_message.Message):
         """A member was removed, or left when it names the sender. It is the last entry which that user gets."""
 
     @_builtins.property
+    def conversation_updated(self) -> Global___ConversationUpdated:
+        """Settings of the conversation were changed."""
+
+    @_builtins.property
     def conversation_joined(self) -> Global___ConversationJoined:
         """Inbox: the user became a member of a conversation."""
 
@@ -120,14 +126,15 @@ class Entry(_message.Message):
         conversation_created: Global___ConversationCreated | None = ...,
         members_added: Global___MembersAdded | None = ...,
         member_removed: Global___MemberRemoved | None = ...,
+        conversation_updated: Global___ConversationUpdated | None = ...,
         conversation_joined: Global___ConversationJoined | None = ...,
         conversation_left: Global___ConversationLeft | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "reaction_set", b"reaction_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "reaction_set", b"reaction_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "create_time", b"create_time", "erased", b"erased", "id", b"id", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "ordinal", b"ordinal", "reaction_set", b"reaction_set", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "erased", b"erased", "id", b"id", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "ordinal", b"ordinal", "reaction_set", b"reaction_set", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "reaction_set", "conversation_created", "members_added", "member_removed", "conversation_joined", "conversation_left"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "reaction_set", "conversation_created", "members_added", "member_removed", "conversation_updated", "conversation_joined", "conversation_left"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -292,6 +299,38 @@ class MemberRemoved(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemberRemoved: _TypeAlias = MemberRemoved  # noqa: Y015
+
+@_typing.final
+class ConversationUpdated(_message.Message):
+    """ConversationUpdated changes settings of a conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settings(self) -> _conversation_pb2.ConversationSettings:
+        """The new values."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which settings were changed: fields of ConversationSettings. What it does not name is as it was. A name that a client does not
+        know is of a newer setting.
+        """
+
+    def __init__(
+        self,
+        *,
+        settings: _conversation_pb2.ConversationSettings | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConversationUpdated: _TypeAlias = ConversationUpdated  # noqa: Y015
 
 @_typing.final
 class ConversationJoined(_message.Message):

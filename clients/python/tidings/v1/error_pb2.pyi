@@ -69,7 +69,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MEMBER_LIMIT: _ErrorReason.ValueType  # 20
     """The conversation has its largest number of members. FAILED_PRECONDITION."""
     ERROR_REASON_DIRECT_FIXED: _ErrorReason.ValueType  # 21
-    """Members of direct conversations are fixed. FAILED_PRECONDITION."""
+    """Direct conversations and their members are fixed. FAILED_PRECONDITION."""
     ERROR_REASON_SESSION_REPLACED: _ErrorReason.ValueType  # 22
     """The same device has opened a newer session. ABORTED."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 23
@@ -131,7 +131,7 @@ ERROR_REASON_POSITION_AHEAD: ErrorReason.ValueType  # 19
 ERROR_REASON_MEMBER_LIMIT: ErrorReason.ValueType  # 20
 """The conversation has its largest number of members. FAILED_PRECONDITION."""
 ERROR_REASON_DIRECT_FIXED: ErrorReason.ValueType  # 21
-"""Members of direct conversations are fixed. FAILED_PRECONDITION."""
+"""Direct conversations and their members are fixed. FAILED_PRECONDITION."""
 ERROR_REASON_SESSION_REPLACED: ErrorReason.ValueType  # 22
 """The same device has opened a newer session. ABORTED."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 23

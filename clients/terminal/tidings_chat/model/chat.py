@@ -31,6 +31,7 @@ class Chat:
         conversation_id: The conversation.
         kind: Direct or group.
         title: The title of a group.
+        titled_seq: Where it was given, as far as that was seen.
         peer: In a direct conversation the other user.
         member_count: The number of members, the own user included.
         scale_class: How live it is.
@@ -51,6 +52,7 @@ class Chat:
     conversation_id: str
     kind: ConversationKind = ConversationKind.UNSPECIFIED
     title: str = ""
+    titled_seq: int = 0
     peer: str = ""
     member_count: int = 0
     scale_class: ScaleClass = ScaleClass.UNSPECIFIED
@@ -105,7 +107,9 @@ class Chat:
         self.known = True
         self.stale = False
         self.kind = conversation.kind
-        self.title = conversation.title
+        untold = conversation.role is MemberRole.UNSPECIFIED and not conversation.title
+        if conversation.head_seq >= self.titled_seq and not untold:
+            self.title = conversation.title
         self.peer = conversation.peer_user_id
         self.member_count = conversation.member_count
         self.scale_class = conversation.scale_class

@@ -14,6 +14,7 @@ from tidings import (
     Conversation,
     ConversationJoined,
     ConversationLeft,
+    ConversationUpdated,
     Entry,
     Event,
     Gap,
@@ -222,6 +223,8 @@ class Model:
             chat.marks.leave(entry.removed_user_id)
             chat.member_count = max(0, chat.member_count - 1)
             chat.left = chat.left or entry.removed_user_id == self.me
+        elif new and isinstance(entry, ConversationUpdated) and entry.title is not None:
+            chat.title, chat.titled_seq = entry.title, entry.seq
         self._changed(chat, order=True)
 
     def _joined(self, entry: ConversationJoined) -> None:

@@ -65,7 +65,7 @@ class Acts:
         return True
 
     async def _within(self, name: str, chat: Chat, arguments: tuple[str, ...]) -> bool:
-        if name in ("add", "remove", "leave") and chat.direct:
+        if name in ("add", "remove", "leave", "title", "describe") and chat.direct:
             self._app.tell(
                 "A conversation of two stays as it is; /group makes a group.", severity="warning"
             )
@@ -77,6 +77,12 @@ class Acts:
                 return await self._remove(chat, user_id(arguments[0]))
             case "leave":
                 self._leave(chat)
+            case "title":
+                work = self._session.update(chat, title=" ".join(arguments))
+                return await self._try("The title can't be changed", work)
+            case "describe":
+                work = self._session.update(chat, description=" ".join(arguments))
+                return await self._try("The description can't be changed", work)
             case "edit":
                 return await self._edit(chat, arguments[0])
             case "delete":

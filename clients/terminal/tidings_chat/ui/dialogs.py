@@ -139,8 +139,9 @@ class Members(ModalScreen[None]):
                 name = one_line(member.user_id)
                 if member.user_id == self._me:
                     name += " (you)"
-                owner = "  owner" if member.role is MemberRole.OWNER else ""
-                yield Static(Content.assemble(name, (owner, "$faint")))
+                plain = member.role in (MemberRole.MEMBER, MemberRole.UNSPECIFIED)
+                role = "" if plain else f"  {member.role.name.lower()}"
+                yield Static(Content.assemble(name, (role, "$faint")))
             if self._count > len(self._members):
                 more = self._count - len(self._members)
                 yield Static(Content(f"and {more} more"), classes="window-note")

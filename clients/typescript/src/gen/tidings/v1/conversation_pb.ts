@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/conversation.proto.
  */
 export const file_tidings_v1_conversation: GenFile = /*@__PURE__*/
-  fileDesc("Ch10aWRpbmdzL3YxL2NvbnZlcnNhdGlvbi5wcm90bxIKdGlkaW5ncy52MSJRCgZNZW1iZXISDwoHdXNlcl9pZBgBIAEoCRIkCgRyb2xlGAIgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEhAKCGpvaW5fc2VxGAMgASgDIo8DCgxDb252ZXJzYXRpb24SFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEioKBGtpbmQYAiABKA4yHC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbktpbmQSDQoFdGl0bGUYAyABKAkSFAoMcGVlcl91c2VyX2lkGAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMbWVtYmVyX2NvdW50GAcgASgDEisKC3NjYWxlX2NsYXNzGAggASgOMhYudGlkaW5ncy52MS5TY2FsZUNsYXNzEhAKCGhlYWRfc2VxGAkgASgDEiQKBHJvbGUYCiABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUSEAoIam9pbl9zZXEYCyABKAMSEAoIcmVhZF9zZXEYDCABKAMSFAoMdW5yZWFkX2NvdW50GA0gASgDKnAKEENvbnZlcnNhdGlvbktpbmQSIQodQ09OVkVSU0FUSU9OX0tJTkRfVU5TUEVDSUZJRUQQABIcChhDT05WRVJTQVRJT05fS0lORF9ESVJFQ1QQARIbChdDT05WRVJTQVRJT05fS0lORF9HUk9VUBACKqEBCgpNZW1iZXJSb2xlEhsKF01FTUJFUl9ST0xFX1VOU1BFQ0lGSUVEEAASFgoSTUVNQkVSX1JPTEVfTUVNQkVSEAESFQoRTUVNQkVSX1JPTEVfT1dORVIQAhIVChFNRU1CRVJfUk9MRV9BRE1JThADEhkKFU1FTUJFUl9ST0xFX01PREVSQVRPUhAEEhUKEU1FTUJFUl9ST0xFX0dVRVNUEAUqcAoKU2NhbGVDbGFzcxIbChdTQ0FMRV9DTEFTU19VTlNQRUNJRklFRBAAEhUKEVNDQUxFX0NMQVNTX1NNQUxMEAESFQoRU0NBTEVfQ0xBU1NfR1JPVVAQAhIXChNTQ0FMRV9DTEFTU19DSEFOTkVMEANiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("Ch10aWRpbmdzL3YxL2NvbnZlcnNhdGlvbi5wcm90bxIKdGlkaW5ncy52MSJRCgZNZW1iZXISDwoHdXNlcl9pZBgBIAEoCRIkCgRyb2xlGAIgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEhAKCGpvaW5fc2VxGAMgASgDIsoDCgxDb252ZXJzYXRpb24SFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEioKBGtpbmQYAiABKA4yHC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbktpbmQSDQoFdGl0bGUYAyABKAkSFAoMcGVlcl91c2VyX2lkGAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMbWVtYmVyX2NvdW50GAcgASgDEisKC3NjYWxlX2NsYXNzGAggASgOMhYudGlkaW5ncy52MS5TY2FsZUNsYXNzEhAKCGhlYWRfc2VxGAkgASgDEiQKBHJvbGUYCiABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUSEAoIam9pbl9zZXEYCyABKAMSEAoIcmVhZF9zZXEYDCABKAMSFAoMdW5yZWFkX2NvdW50GA0gASgDEhMKC2Rlc2NyaXB0aW9uGA4gASgJEg8KB3BpY3R1cmUYDyABKAkSEwoLY3VzdG9tX2RhdGEYECABKAkiYAoUQ29udmVyc2F0aW9uU2V0dGluZ3MSDQoFdGl0bGUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSDwoHcGljdHVyZRgDIAEoCRITCgtjdXN0b21fZGF0YRgEIAEoCSpwChBDb252ZXJzYXRpb25LaW5kEiEKHUNPTlZFUlNBVElPTl9LSU5EX1VOU1BFQ0lGSUVEEAASHAoYQ09OVkVSU0FUSU9OX0tJTkRfRElSRUNUEAESGwoXQ09OVkVSU0FUSU9OX0tJTkRfR1JPVVAQAiqhAQoKTWVtYmVyUm9sZRIbChdNRU1CRVJfUk9MRV9VTlNQRUNJRklFRBAAEhYKEk1FTUJFUl9ST0xFX01FTUJFUhABEhUKEU1FTUJFUl9ST0xFX09XTkVSEAISFQoRTUVNQkVSX1JPTEVfQURNSU4QAxIZChVNRU1CRVJfUk9MRV9NT0RFUkFUT1IQBBIVChFNRU1CRVJfUk9MRV9HVUVTVBAFKnAKClNjYWxlQ2xhc3MSGwoXU0NBTEVfQ0xBU1NfVU5TUEVDSUZJRUQQABIVChFTQ0FMRV9DTEFTU19TTUFMTBABEhUKEVNDQUxFX0NMQVNTX0dST1VQEAISFwoTU0NBTEVfQ0xBU1NfQ0hBTk5FTBADYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * Member is one user's membership of a conversation.
@@ -70,7 +70,8 @@ export type Conversation = Message<"tidings.v1.Conversation"> & {
   kind: ConversationKind;
 
   /**
-   * The title of a group, empty in direct conversations.
+   * The title of a group, empty in direct conversations. An ex-member is told no settings, the title included, where one was
+   * changed later.
    *
    * @generated from field: string title = 3;
    */
@@ -145,6 +146,27 @@ export type Conversation = Message<"tidings.v1.Conversation"> & {
    * @generated from field: int64 unread_count = 13;
    */
   unreadCount: bigint;
+
+  /**
+   * What the conversation is for. See ConversationSettings.
+   *
+   * @generated from field: string description = 14;
+   */
+  description: string;
+
+  /**
+   * A picture. See ConversationSettings.
+   *
+   * @generated from field: string picture = 15;
+   */
+  picture: string;
+
+  /**
+   * Data of an integrator. See ConversationSettings.
+   *
+   * @generated from field: string custom_data = 16;
+   */
+  customData: string;
 };
 
 /**
@@ -153,6 +175,51 @@ export type Conversation = Message<"tidings.v1.Conversation"> & {
  */
 export const ConversationSchema: GenMessage<Conversation> = /*@__PURE__*/
   messageDesc(file_tidings_v1_conversation, 1);
+
+/**
+ * ConversationSettings is what can be changed of a group, each setting by itself: a field mask with the names of these fields goes
+ * with it, and what the mask does not name counts for nothing. Of a direct conversation nothing can be changed.
+ *
+ * @generated from message tidings.v1.ConversationSettings
+ */
+export type ConversationSettings = Message<"tidings.v1.ConversationSettings"> & {
+  /**
+   * The title, at most 256 bytes of UTF-8; otherwise INVALID_ARGUMENT. Needs the right UPDATE.
+   *
+   * @generated from field: string title = 1;
+   */
+  title: string;
+
+  /**
+   * What the conversation is for, at most 1,024 bytes of UTF-8; otherwise INVALID_ARGUMENT. Needs the right UPDATE.
+   *
+   * @generated from field: string description = 2;
+   */
+  description: string;
+
+  /**
+   * A picture: a URL or the id of a medium, which the server does not look into. At most 512 bytes of UTF-8 without white space and
+   * control characters; otherwise INVALID_ARGUMENT. Needs the right UPDATE.
+   *
+   * @generated from field: string picture = 3;
+   */
+  picture: string;
+
+  /**
+   * Data of an integrator, JSON for instance, which the server does not look into. At most 2,048 bytes of UTF-8; otherwise
+   * INVALID_ARGUMENT. Needs the right UPDATE.
+   *
+   * @generated from field: string custom_data = 4;
+   */
+  customData: string;
+};
+
+/**
+ * Describes the message tidings.v1.ConversationSettings.
+ * Use `create(ConversationSettingsSchema)` to create a new message.
+ */
+export const ConversationSettingsSchema: GenMessage<ConversationSettings> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation, 2);
 
 /**
  * ConversationKind says how a conversation is made and who may join.

@@ -4,7 +4,9 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Conversation, ConversationKind, Member } from "./conversation_pb.js";
+import type { FieldMask } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_field_mask } from "@bufbuild/protobuf/wkt";
+import type { Conversation, ConversationKind, ConversationSettings, Member } from "./conversation_pb.js";
 import { file_tidings_v1_conversation } from "./conversation_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -12,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/conversation_service.proto.
  */
 export const file_tidings_v1_conversation_service: GenFile = /*@__PURE__*/
-  fileDesc("CiV0aWRpbmdzL3YxL2NvbnZlcnNhdGlvbl9zZXJ2aWNlLnByb3RvEgp0aWRpbmdzLnYxInwKGUNyZWF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEhAKCHVzZXJfaWRzGAQgAygJIkwKGkNyZWF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIjEKFkdldENvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJIkkKF0dldENvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIkEKGExpc3RDb252ZXJzYXRpb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJlChlMaXN0Q29udmVyc2F0aW9uc1Jlc3BvbnNlEi8KDWNvbnZlcnNhdGlvbnMYASADKAsyGC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiVAoSTGlzdE1lbWJlcnNSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJTChNMaXN0TWVtYmVyc1Jlc3BvbnNlEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiZQoRQWRkTWVtYmVyc1JlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSIwoHbWVtYmVycxgDIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyIiEKEkFkZE1lbWJlcnNSZXNwb25zZRILCgNzZXEYASABKAMiUwoTUmVtb3ZlTWVtYmVyUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIPCgd1c2VyX2lkGAMgASgJIiMKFFJlbW92ZU1lbWJlclJlc3BvbnNlEgsKA3NlcRgBIAEoAyJHChhMZWF2ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkiKAoZTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMyigUKE0NvbnZlcnNhdGlvblNlcnZpY2USYwoSQ3JlYXRlQ29udmVyc2F0aW9uEiUudGlkaW5ncy52MS5DcmVhdGVDb252ZXJzYXRpb25SZXF1ZXN0GiYudGlkaW5ncy52MS5DcmVhdGVDb252ZXJzYXRpb25SZXNwb25zZRJaCg9HZXRDb252ZXJzYXRpb24SIi50aWRpbmdzLnYxLkdldENvbnZlcnNhdGlvblJlcXVlc3QaIy50aWRpbmdzLnYxLkdldENvbnZlcnNhdGlvblJlc3BvbnNlEmAKEUxpc3RDb252ZXJzYXRpb25zEiQudGlkaW5ncy52MS5MaXN0Q29udmVyc2F0aW9uc1JlcXVlc3QaJS50aWRpbmdzLnYxLkxpc3RDb252ZXJzYXRpb25zUmVzcG9uc2USTgoLTGlzdE1lbWJlcnMSHi50aWRpbmdzLnYxLkxpc3RNZW1iZXJzUmVxdWVzdBofLnRpZGluZ3MudjEuTGlzdE1lbWJlcnNSZXNwb25zZRJLCgpBZGRNZW1iZXJzEh0udGlkaW5ncy52MS5BZGRNZW1iZXJzUmVxdWVzdBoeLnRpZGluZ3MudjEuQWRkTWVtYmVyc1Jlc3BvbnNlElEKDFJlbW92ZU1lbWJlchIfLnRpZGluZ3MudjEuUmVtb3ZlTWVtYmVyUmVxdWVzdBogLnRpZGluZ3MudjEuUmVtb3ZlTWVtYmVyUmVzcG9uc2USYAoRTGVhdmVDb252ZXJzYXRpb24SJC50aWRpbmdzLnYxLkxlYXZlQ29udmVyc2F0aW9uUmVxdWVzdBolLnRpZGluZ3MudjEuTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZWIGcHJvdG8z", [file_tidings_v1_conversation]);
+  fileDesc("CiV0aWRpbmdzL3YxL2NvbnZlcnNhdGlvbl9zZXJ2aWNlLnByb3RvEgp0aWRpbmdzLnYxInwKGUNyZWF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEhAKCHVzZXJfaWRzGAQgAygJIkwKGkNyZWF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIjEKFkdldENvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJIkkKF0dldENvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIkEKGExpc3RDb252ZXJzYXRpb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJlChlMaXN0Q29udmVyc2F0aW9uc1Jlc3BvbnNlEi8KDWNvbnZlcnNhdGlvbnMYASADKAsyGC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiVAoSTGlzdE1lbWJlcnNSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJTChNMaXN0TWVtYmVyc1Jlc3BvbnNlEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiZQoRQWRkTWVtYmVyc1JlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSIwoHbWVtYmVycxgDIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyIiEKEkFkZE1lbWJlcnNSZXNwb25zZRILCgNzZXEYASABKAMiUwoTUmVtb3ZlTWVtYmVyUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIPCgd1c2VyX2lkGAMgASgJIiMKFFJlbW92ZU1lbWJlclJlc3BvbnNlEgsKA3NlcRgBIAEoAyJHChhMZWF2ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkiKAoZTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMirQEKGVVwZGF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSMgoIc2V0dGluZ3MYAyABKAsyIC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvblNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayIpChpVcGRhdGVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMy7wUKE0NvbnZlcnNhdGlvblNlcnZpY2USYwoSQ3JlYXRlQ29udmVyc2F0aW9uEiUudGlkaW5ncy52MS5DcmVhdGVDb252ZXJzYXRpb25SZXF1ZXN0GiYudGlkaW5ncy52MS5DcmVhdGVDb252ZXJzYXRpb25SZXNwb25zZRJaCg9HZXRDb252ZXJzYXRpb24SIi50aWRpbmdzLnYxLkdldENvbnZlcnNhdGlvblJlcXVlc3QaIy50aWRpbmdzLnYxLkdldENvbnZlcnNhdGlvblJlc3BvbnNlEmAKEUxpc3RDb252ZXJzYXRpb25zEiQudGlkaW5ncy52MS5MaXN0Q29udmVyc2F0aW9uc1JlcXVlc3QaJS50aWRpbmdzLnYxLkxpc3RDb252ZXJzYXRpb25zUmVzcG9uc2USTgoLTGlzdE1lbWJlcnMSHi50aWRpbmdzLnYxLkxpc3RNZW1iZXJzUmVxdWVzdBofLnRpZGluZ3MudjEuTGlzdE1lbWJlcnNSZXNwb25zZRJLCgpBZGRNZW1iZXJzEh0udGlkaW5ncy52MS5BZGRNZW1iZXJzUmVxdWVzdBoeLnRpZGluZ3MudjEuQWRkTWVtYmVyc1Jlc3BvbnNlElEKDFJlbW92ZU1lbWJlchIfLnRpZGluZ3MudjEuUmVtb3ZlTWVtYmVyUmVxdWVzdBogLnRpZGluZ3MudjEuUmVtb3ZlTWVtYmVyUmVzcG9uc2USYAoRTGVhdmVDb252ZXJzYXRpb24SJC50aWRpbmdzLnYxLkxlYXZlQ29udmVyc2F0aW9uUmVxdWVzdBolLnRpZGluZ3MudjEuTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZRJjChJVcGRhdGVDb252ZXJzYXRpb24SJS50aWRpbmdzLnYxLlVwZGF0ZUNvbnZlcnNhdGlvblJlcXVlc3QaJi50aWRpbmdzLnYxLlVwZGF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_field_mask, file_tidings_v1_conversation]);
 
 /**
  * CreateConversationRequest describes the conversation.
@@ -402,6 +404,71 @@ export const LeaveConversationResponseSchema: GenMessage<LeaveConversationRespon
   messageDesc(file_tidings_v1_conversation_service, 13);
 
 /**
+ * UpdateConversationRequest says what is to be changed, and to what.
+ *
+ * @generated from message tidings.v1.UpdateConversationRequest
+ */
+export type UpdateConversationRequest = Message<"tidings.v1.UpdateConversationRequest"> & {
+  /**
+   * The group. The caller must have the right that each setting in the mask needs, otherwise PERMISSION_DENIED for members and
+   * NOT_FOUND for others.
+   *
+   * @generated from field: string conversation_id = 1;
+   */
+  conversationId: string;
+
+  /**
+   * The client's id of the change: a UUIDv7 in lower-case text form, kept over retries.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * The new values.
+   *
+   * @generated from field: tidings.v1.ConversationSettings settings = 3;
+   */
+  settings?: ConversationSettings | undefined;
+
+  /**
+   * Which of them are to be taken, by the names of the fields of ConversationSettings, such as "title". Required, at least one;
+   * a name that is none of them is INVALID_ARGUMENT. "*" is none of them.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 4;
+   */
+  updateMask?: FieldMask | undefined;
+};
+
+/**
+ * Describes the message tidings.v1.UpdateConversationRequest.
+ * Use `create(UpdateConversationRequestSchema)` to create a new message.
+ */
+export const UpdateConversationRequestSchema: GenMessage<UpdateConversationRequest> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 14);
+
+/**
+ * UpdateConversationResponse tells where the change is.
+ *
+ * @generated from message tidings.v1.UpdateConversationResponse
+ */
+export type UpdateConversationResponse = Message<"tidings.v1.UpdateConversationResponse"> & {
+  /**
+   * The position of the entry, 0 when all was so already.
+   *
+   * @generated from field: int64 seq = 1;
+   */
+  seq: bigint;
+};
+
+/**
+ * Describes the message tidings.v1.UpdateConversationResponse.
+ * Use `create(UpdateConversationResponseSchema)` to create a new message.
+ */
+export const UpdateConversationResponseSchema: GenMessage<UpdateConversationResponse> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 15);
+
+/**
  * ConversationService creates conversations and decides who is in them.
  *
  * @generated from service tidings.v1.ConversationService
@@ -476,6 +543,16 @@ export const ConversationService: GenService<{
     methodKind: "unary";
     input: typeof LeaveConversationRequestSchema;
     output: typeof LeaveConversationResponseSchema;
+  },
+  /**
+   * UpdateConversation changes settings of a group.
+   *
+   * @generated from rpc tidings.v1.ConversationService.UpdateConversation
+   */
+  updateConversation: {
+    methodKind: "unary";
+    input: typeof UpdateConversationRequestSchema;
+    output: typeof UpdateConversationResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_tidings_v1_conversation_service, 0);

@@ -4,9 +4,9 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { ConversationKind, Member, MemberRole } from "./conversation_pb.js";
+import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { ConversationKind, ConversationSettings, Member, MemberRole } from "./conversation_pb.js";
 import { file_tidings_v1_conversation } from "./conversation_pb.js";
 import type { MessageContent } from "./message_pb.js";
 import { file_tidings_v1_message } from "./message_pb.js";
@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/entry.proto.
  */
 export const file_tidings_v1_entry: GenFile = /*@__PURE__*/
-  fileDesc("ChZ0aWRpbmdzL3YxL2VudHJ5LnByb3RvEgp0aWRpbmdzLnYxIuQGCgVFbnRyeRIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDEg8KB29yZGluYWwYAyABKAMSCgoCaWQYBCABKAkSDwoHdXNlcl9pZBgFIAEoCRIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZXJhc2VkGD0gASgIEi0KB21lc3NhZ2UYCCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50SAASMwoObWVzc2FnZV9lZGl0ZWQYCSABKAsyGS50aWRpbmdzLnYxLk1lc3NhZ2VFZGl0ZWRIABI1Cg9tZXNzYWdlX2RlbGV0ZWQYCiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VEZWxldGVkSAASLwoMcmVhY3Rpb25fc2V0GAsgASgLMhcudGlkaW5ncy52MS5SZWFjdGlvblNldEgAEj8KFGNvbnZlcnNhdGlvbl9jcmVhdGVkGBAgASgLMh8udGlkaW5ncy52MS5Db252ZXJzYXRpb25DcmVhdGVkSAASMQoNbWVtYmVyc19hZGRlZBgRIAEoCzIYLnRpZGluZ3MudjEuTWVtYmVyc0FkZGVkSAASMwoObWVtYmVyX3JlbW92ZWQYEiABKAsyGS50aWRpbmdzLnYxLk1lbWJlclJlbW92ZWRIABI9ChNjb252ZXJzYXRpb25fam9pbmVkGCggASgLMh4udGlkaW5ncy52MS5Db252ZXJzYXRpb25Kb2luZWRIABI5ChFjb252ZXJzYXRpb25fbGVmdBgpIAEoCzIcLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uTGVmdEgAQgYKBGJvZHlKBAgHEAhKBAgMEBBKBAgTEChKBAgqED1SEHNlbmRlcl9kZXZpY2VfaWRSEHJlYWN0aW9uX2NsZWFyZWRSDm1lc3NhZ2VfcGlubmVkUg1lcG9jaF9jaGFuZ2VkUg9tZW1iZXJfcm9sZV9zZXRSFGNvbnZlcnNhdGlvbl91cGRhdGVkUgtkcmFmdF9zYXZlZFIMYm9va21hcmtfc2V0UhNjb252ZXJzYXRpb25faGlkZGVuUg1tYXJrZWRfdW5yZWFkUg5kZXZpY2VfY2hhbmdlZCJJCg1NZXNzYWdlRWRpdGVkEgsKA3NlcRgBIAEoAxIrCgdjb250ZW50GAIgASgLMhoudGlkaW5ncy52MS5NZXNzYWdlQ29udGVudCIdCg5NZXNzYWdlRGVsZXRlZBILCgNzZXEYASABKAMiPgoLUmVhY3Rpb25TZXQSCwoDc2VxGAEgASgDEhAKCHJlYWN0aW9uGAIgASgJEhAKCHJlcGxhY2VkGAMgASgJInUKE0NvbnZlcnNhdGlvbkNyZWF0ZWQSKgoEa2luZBgBIAEoDjIcLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uS2luZBINCgV0aXRsZRgCIAEoCRIjCgdtZW1iZXJzGAMgAygLMhIudGlkaW5ncy52MS5NZW1iZXIiMwoMTWVtYmVyc0FkZGVkEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlciIgCg1NZW1iZXJSZW1vdmVkEg8KB3VzZXJfaWQYASABKAkisQEKEkNvbnZlcnNhdGlvbkpvaW5lZBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSKgoEa2luZBgCIAEoDjIcLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uS2luZBINCgV0aXRsZRgDIAEoCRILCgNzZXEYBCABKAMSJAoEcm9sZRgFIAEoDjIWLnRpZGluZ3MudjEuTWVtYmVyUm9sZRIUCgxwZWVyX3VzZXJfaWQYBiABKAkiOAoQQ29udmVyc2F0aW9uTGVmdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDYgZwcm90bzM", [file_google_protobuf_timestamp, file_tidings_v1_conversation, file_tidings_v1_message]);
+  fileDesc("ChZ0aWRpbmdzL3YxL2VudHJ5LnByb3RvEgp0aWRpbmdzLnYxIo8HCgVFbnRyeRIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDEg8KB29yZGluYWwYAyABKAMSCgoCaWQYBCABKAkSDwoHdXNlcl9pZBgFIAEoCRIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZXJhc2VkGD0gASgIEi0KB21lc3NhZ2UYCCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50SAASMwoObWVzc2FnZV9lZGl0ZWQYCSABKAsyGS50aWRpbmdzLnYxLk1lc3NhZ2VFZGl0ZWRIABI1Cg9tZXNzYWdlX2RlbGV0ZWQYCiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VEZWxldGVkSAASLwoMcmVhY3Rpb25fc2V0GAsgASgLMhcudGlkaW5ncy52MS5SZWFjdGlvblNldEgAEj8KFGNvbnZlcnNhdGlvbl9jcmVhdGVkGBAgASgLMh8udGlkaW5ncy52MS5Db252ZXJzYXRpb25DcmVhdGVkSAASMQoNbWVtYmVyc19hZGRlZBgRIAEoCzIYLnRpZGluZ3MudjEuTWVtYmVyc0FkZGVkSAASMwoObWVtYmVyX3JlbW92ZWQYEiABKAsyGS50aWRpbmdzLnYxLk1lbWJlclJlbW92ZWRIABI/ChRjb252ZXJzYXRpb25fdXBkYXRlZBgTIAEoCzIfLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uVXBkYXRlZEgAEj0KE2NvbnZlcnNhdGlvbl9qb2luZWQYKCABKAsyHi50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbkpvaW5lZEgAEjkKEWNvbnZlcnNhdGlvbl9sZWZ0GCkgASgLMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25MZWZ0SABCBgoEYm9keUoECAcQCEoECAwQEEoECBQQKEoECCoQPVIQc2VuZGVyX2RldmljZV9pZFIQcmVhY3Rpb25fY2xlYXJlZFIObWVzc2FnZV9waW5uZWRSDWVwb2NoX2NoYW5nZWRSD21lbWJlcl9yb2xlX3NldFILZHJhZnRfc2F2ZWRSDGJvb2ttYXJrX3NldFITY29udmVyc2F0aW9uX2hpZGRlblINbWFya2VkX3VucmVhZFIOZGV2aWNlX2NoYW5nZWQiSQoNTWVzc2FnZUVkaXRlZBILCgNzZXEYASABKAMSKwoHY29udGVudBgCIAEoCzIaLnRpZGluZ3MudjEuTWVzc2FnZUNvbnRlbnQiHQoOTWVzc2FnZURlbGV0ZWQSCwoDc2VxGAEgASgDIj4KC1JlYWN0aW9uU2V0EgsKA3NlcRgBIAEoAxIQCghyZWFjdGlvbhgCIAEoCRIQCghyZXBsYWNlZBgDIAEoCSJ1ChNDb252ZXJzYXRpb25DcmVhdGVkEioKBGtpbmQYASABKA4yHC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbktpbmQSDQoFdGl0bGUYAiABKAkSIwoHbWVtYmVycxgDIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyIjMKDE1lbWJlcnNBZGRlZBIjCgdtZW1iZXJzGAEgAygLMhIudGlkaW5ncy52MS5NZW1iZXIiIAoNTWVtYmVyUmVtb3ZlZBIPCgd1c2VyX2lkGAEgASgJInoKE0NvbnZlcnNhdGlvblVwZGF0ZWQSMgoIc2V0dGluZ3MYASABKAsyIC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvblNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayKxAQoSQ29udmVyc2F0aW9uSm9pbmVkEhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEgsKA3NlcRgEIAEoAxIkCgRyb2xlGAUgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEhQKDHBlZXJfdXNlcl9pZBgGIAEoCSI4ChBDb252ZXJzYXRpb25MZWZ0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRILCgNzZXEYAiABKANiBnByb3RvMw", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_tidings_v1_conversation, file_tidings_v1_message]);
 
 /**
  * Entry is one durable change at one position of a log. A conversation is a log, and so is each user's inbox.
@@ -139,6 +139,14 @@ export type Entry = Message<"tidings.v1.Entry"> & {
      */
     value: MemberRemoved;
     case: "memberRemoved";
+  } | {
+    /**
+     * Settings of the conversation were changed.
+     *
+     * @generated from field: tidings.v1.ConversationUpdated conversation_updated = 19;
+     */
+    value: ConversationUpdated;
+    case: "conversationUpdated";
   } | {
     /**
      * Inbox: the user became a member of a conversation.
@@ -328,6 +336,35 @@ export const MemberRemovedSchema: GenMessage<MemberRemoved> = /*@__PURE__*/
   messageDesc(file_tidings_v1_entry, 6);
 
 /**
+ * ConversationUpdated changes settings of a conversation.
+ *
+ * @generated from message tidings.v1.ConversationUpdated
+ */
+export type ConversationUpdated = Message<"tidings.v1.ConversationUpdated"> & {
+  /**
+   * The new values.
+   *
+   * @generated from field: tidings.v1.ConversationSettings settings = 1;
+   */
+  settings?: ConversationSettings | undefined;
+
+  /**
+   * Which settings were changed: fields of ConversationSettings. What it does not name is as it was. A name that a client does not
+   * know is of a newer setting.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 2;
+   */
+  updateMask?: FieldMask | undefined;
+};
+
+/**
+ * Describes the message tidings.v1.ConversationUpdated.
+ * Use `create(ConversationUpdatedSchema)` to create a new message.
+ */
+export const ConversationUpdatedSchema: GenMessage<ConversationUpdated> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_entry, 7);
+
+/**
  * ConversationJoined tells all devices of a user of a new membership.
  *
  * @generated from message tidings.v1.ConversationJoined
@@ -381,7 +418,7 @@ export type ConversationJoined = Message<"tidings.v1.ConversationJoined"> & {
  * Use `create(ConversationJoinedSchema)` to create a new message.
  */
 export const ConversationJoinedSchema: GenMessage<ConversationJoined> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 7);
+  messageDesc(file_tidings_v1_entry, 8);
 
 /**
  * ConversationLeft tells all devices of a user that a membership ended.
@@ -409,5 +446,5 @@ export type ConversationLeft = Message<"tidings.v1.ConversationLeft"> & {
  * Use `create(ConversationLeftSchema)` to create a new message.
  */
 export const ConversationLeftSchema: GenMessage<ConversationLeft> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 8);
+  messageDesc(file_tidings_v1_entry, 9);
 

@@ -225,7 +225,7 @@ export enum ErrorReason {
   MEMBER_LIMIT = 20,
 
   /**
-   * Members of direct conversations are fixed. FAILED_PRECONDITION.
+   * Direct conversations and their members are fixed. FAILED_PRECONDITION.
    *
    * @generated from enum value: ERROR_REASON_DIRECT_FIXED = 21;
    */

@@ -1,0 +1,38 @@
+"""Conversations over real gRPC and SQLite, by the SDK: what one device changes all have, and fetch."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from tests.integration.conftest import Serve
+from tests.integration.test_sdk import Watching, client
+from tidings import ConversationUpdated, InvalidArgument, PermissionDenied
+
+
+async def test_settings(serve: Serve) -> None:
+    server = await serve()
+    async with (
+        Watching(client(server.address, "alice")) as alice,
+        Watching(client(server.address, "bob")) as bob,
+        Watching(client(server.address, "bob", "laptop")) as laptop,
+    ):
+        group = (await alice.sdk.create_group("Plan", ["bob"])).conversation_id
+        seq = await alice.sdk.update_conversation(group, title="Trip", custom_data='{"a":1}')
+        assert await alice.sdk.update_conversation(group, title="Trip") == 0
+        for device in (alice, bob, laptop):
+            await device.until(partial(device.of, ConversationUpdated))
+            (told,) = device.of(ConversationUpdated)
+            assert (told.seq, told.title, told.custom_data) == (seq, "Trip", '{"a":1}')
+            assert told.description is told.picture is None
+        (listed,) = [one async for one in bob.sdk.conversations()]
+        assert (listed.title, listed.custom_data, listed.description) == ("Trip", '{"a":1}', "")
+        with pytest.raises(PermissionDenied):
+            await bob.sdk.update_conversation(group, description="mine")
+        with pytest.raises(InvalidArgument) as refused:
+            await alice.sdk.update_conversation(group, picture="a b")
+        assert refused.value.field == "settings.picture"
+        with pytest.raises(InvalidArgument) as refused:
+            await alice.sdk.update_conversation(group)
+        assert refused.value.field == "update_mask"
