@@ -18,6 +18,9 @@ from importlib.metadata import version
 import structlog
 
 from tidings_server.auth import TokenVerifier
+from tidings_server.bridge.certificate import ServerCertificate
+from tidings_server.bridge.local import LocalUpstream
+from tidings_server.bridge.server import BridgeOptions, BridgeServer
 from tidings_server.buses import Between, make_between
 from tidings_server.config import Address, Settings
 from tidings_server.core.clock import SystemClock
@@ -69,6 +72,7 @@ class Running:
 
     node: Node
     port: int
+    http_port: int | None
     metrics_port: int | None
 
 
@@ -125,12 +129,15 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             ask=None if others is None else others.links.ask,
         )
         server = RpcServer(node, settings.grpc.listen, _certificate(settings))
+        bridge = _bridge(settings, node, readiness)
         if others is not None:
             # Before others hear of it.
             await others.server.start(node.host, node.witness)
             stack.push_async_callback(others.server.stop)
         await node.start()
         await server.start()
+        if bridge is not None:
+            await bridge.start()
         readiness.phase = ""
         watching = (
             asyncio.create_task(_watch_store(store, node, server, readiness)),
@@ -141,17 +148,20 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         gc.collect()
         gc.freeze()
         gc.set_threshold(_COLLECT_AT)
-        log.info("serving", grpc_port=server.port, metrics_port=metrics_port)
+        http_port = None if bridge is None else bridge.port
+        log.info("serving", grpc_port=server.port, http_port=http_port, metrics_port=metrics_port)
         try:
-            yield Running(node, server.port, metrics_port)
+            yield Running(node, server.port, http_port, metrics_port)
         finally:
             for watch in watching:
                 watch.cancel()
             readiness.phase = "draining: this server is about to stop"
-            await _drain(settings, node, server)
+            await _drain(settings, node, server, bridge)
 
 
-async def _drain(settings: Settings, node: Node, server: RpcServer) -> None:
+async def _drain(
+    settings: Settings, node: Node, server: RpcServer, bridge: BridgeServer | None
+) -> None:
     """Sends the clients away, finishes what was begun, and stops."""
     log.info("draining", sessions=node.counters.sessions)
     await server.set_serving(False)
@@ -165,6 +175,8 @@ async def _drain(settings: Settings, node: Node, server: RpcServer) -> None:
     while node.counters.sessions and loop.time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     await node.stop()
+    if bridge is not None:
+        await bridge.stop()
     await server.stop(grace)
     log.info("stopped")
 
@@ -208,6 +220,32 @@ def _certificate(settings: Settings) -> Certificate | None:
     if cert_file is None or key_file is None:
         return None
     return Certificate(cert_file, key_file)
+
+
+def _bridge(settings: Settings, node: Node, readiness: Readiness) -> BridgeServer | None:
+    given = settings.bridge
+    if not given.enabled:
+        return None
+    certificate = None
+    if given.tls_cert_file is not None and given.tls_key_file is not None:
+        certificate = ServerCertificate(given.tls_cert_file, given.tls_key_file)
+    address = Address.parse(given.listen)
+    return BridgeServer(
+        address.host,
+        address.port,
+        LocalUpstream(node),
+        BridgeOptions(
+            max_frame_bytes=node.limits.max_frame_bytes,
+            allowed_origins=given.origin_list(),
+            ping_interval_s=given.ping_interval_s,
+            max_connections=given.max_connections,
+            connects_a_second=given.connects_a_second,
+            connects_at_once=given.connects_at_once,
+            behind_proxy=given.behind_proxy,
+        ),
+        not_ready=lambda: readiness.why_not,
+        certificate=certificate,
+    )
 
 
 @dataclass(frozen=True, slots=True)

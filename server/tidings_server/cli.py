@@ -419,12 +419,17 @@ def _demo_settings(settings: Settings) -> Settings:
         raise Failure(str(problem)) from None
 
 
-def _addresses(settings: Settings, running: Running) -> tuple[str, str | None]:
-    """The addresses with the ports that were had."""
-    grpc = f"{settings.grpc.listen.rpartition(':')[0]}:{running.port}"
-    if running.metrics_port is None:
-        return grpc, None
-    return grpc, f"{settings.metrics.listen.rpartition(':')[0]}:{running.metrics_port}"
+def _addresses(settings: Settings, running: Running) -> tuple[str, str | None, str | None]:
+    """The addresses of gRPC, HTTP and metrics with the ports that were had."""
+
+    def had(listen: str, port: int | None) -> str | None:
+        return None if port is None else f"{listen.rpartition(':')[0]}:{port}"
+
+    return (
+        f"{settings.grpc.listen.rpartition(':')[0]}:{running.port}",
+        had(settings.bridge.listen, running.http_port),
+        had(settings.metrics.listen, running.metrics_port),
+    )
 
 
 def _raise_file_limit() -> None:

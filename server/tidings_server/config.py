@@ -122,6 +122,49 @@ class MetricsSettings(_Group):
     listen: Listen = "127.0.0.1:9464"
 
 
+def _origins(text: str) -> str:
+    for origin in _split(text):
+        parts = urlsplit(origin)
+        if origin not in {"*", f"{parts.scheme}://{parts.netloc}"}:
+            raise ValueError(
+                "must be origins with commas between them, such as https://chat.example.com, or *"
+            )
+    return text
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+class BridgeSettings(_Group):
+    """The HTTP port for browsers. With a certificate it speaks TLS; files that change are read again.
+
+    An address may connect `connects_at_once` times, and `connects_a_second` for long; with `behind_proxy` it is the one
+    that the proxy tells in X-Forwarded-For.
+    """
+
+    enabled: bool = True
+    listen: Listen = "127.0.0.1:8080"
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    allowed_origins: Annotated[str, AfterValidator(_origins)] = ""
+    ping_interval_s: Annotated[float, Field(ge=0.1, le=600)] = 20
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    connects_a_second: Annotated[float, Field(gt=0, le=100_000)] = 50
+    connects_at_once: Annotated[int, Field(ge=1, le=1_000_000)] = 200
+    behind_proxy: bool = False
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file go together")
+        return self
+
+    def origin_list(self) -> tuple[str, ...]:
+        """The sites whose pages are allowed, besides the bridge's own."""
+        return _split(self.allowed_origins)
+
+
 class StoreSettings(_Group):
     """Where messages are kept: in the embedded store, a file whose relative path begins at the working directory, or in
     the cluster that `scylla` names.
@@ -402,6 +445,7 @@ class Settings(BaseSettings):
     )
 
     grpc: GrpcSettings = GrpcSettings()
+    bridge: BridgeSettings = BridgeSettings()
     metrics: MetricsSettings = MetricsSettings()
     store: StoreSettings = StoreSettings()
     scylla: ScyllaSettings = ScyllaSettings()

@@ -123,6 +123,8 @@ def _keys(settings: Settings, clock: Clock) -> Iterator[Finding]:
 
 def _addresses(settings: Settings) -> Iterator[Finding]:
     named = [("grpc.listen", settings.grpc.listen)]
+    if settings.bridge.enabled:
+        named.append(("bridge.listen", settings.bridge.listen))
     if settings.metrics.enabled:
         named.append(("metrics.listen", settings.metrics.listen))
     for name, text in named:
@@ -136,13 +138,19 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
                 f"{name} {address} can't be had: {problem}",
                 "a server that runs already holds it; otherwise choose another",
             )
-        secured = name == "grpc.listen" and settings.grpc.tls_cert_file is not None
+        group = name.partition(".")[0]
+        secured = (group, True) in {
+            ("grpc", settings.grpc.tls_cert_file is not None),
+            ("bridge", settings.bridge.tls_cert_file is not None),
+        }
         if not address.loopback and not secured:
             yield warn(
                 "port",
                 f"{name} {address} is open to other machines, without TLS",
-                "set grpc.tls_cert_file and grpc.tls_key_file, put a proxy with TLS in front of it, or"
-                " listen on 127.0.0.1",
+                f"set {group}.tls_cert_file and {group}.tls_key_file, put a proxy with TLS in front of it, or"
+                " listen on 127.0.0.1"
+                if group != "metrics"
+                else "listen on 127.0.0.1, or where only you reach it",
             )
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pytest
 import uvloop
@@ -21,6 +21,13 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"uvloop": uvloop.new_event_loop}
+
+
+class Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+Closing = TypeVar("Closing", bound=Closable)
 
 
 class Served:
@@ -43,6 +50,11 @@ class Served:
         self._stack.push_async_callback(made.close)
         return made
 
+    def keep(self, client: Closing) -> Closing:
+        """A client that is closed with the server."""
+        self._stack.push_async_callback(client.close)
+        return client
+
     async def device(self, user: str, device: str = "phone", **hello: Any) -> Device:
         """A device that is level."""
         return await self.connect(user, device).open(**hello)
@@ -54,6 +66,7 @@ Serve = Callable[..., Awaitable[Served]]
 def settings(folder: Path, **groups: Mapping[str, Any]) -> Settings:
     made: dict[str, Any] = {
         "grpc": {"listen": "127.0.0.1:0"},
+        "bridge": {"listen": "127.0.0.1:0"},
         "metrics": {"enabled": False},
         "store": {"path": folder / "tidings.db"},
         "auth": {"hs256_secret": SECRET},

@@ -30,6 +30,7 @@ class ServerProcess:
         self.settings = settings
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
+        self.http_port = 0
         self.log: list[dict[str, Any]] = []
         self.program: tuple[str, ...] = (sys.executable, "-m", "tidings_server")
         self._reader: Thread | None = None
@@ -48,6 +49,7 @@ class ServerProcess:
         """Starts it and waits until it serves."""
         given = {
             "GRPC__LISTEN": "127.0.0.1:0",
+            "BRIDGE__LISTEN": "127.0.0.1:0",
             "METRICS__ENABLED": "false",
             "STORE__PATH": str(self.folder / "tidings.db"),
             "AUTH__HS256_SECRET": SECRET,
@@ -69,7 +71,7 @@ class ServerProcess:
         self._reader = Thread(target=_read, args=(self.process, self.log), daemon=True)
         self._reader.start()
         line = await self.logged("serving")
-        self.port = line["grpc_port"]
+        self.port, self.http_port = line["grpc_port"], line["http_port"] or 0
         return self
 
     async def logged(self, event: str, count: int = 1) -> dict[str, Any]:

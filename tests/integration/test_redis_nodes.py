@@ -64,7 +64,7 @@ async def nodes(redis: RedisServer) -> AsyncIterator[list[Served]]:
             stack.push_async_callback(server.stop, 1)
             stack.push_async_callback(node.stop)
             clients = await stack.enter_async_context(AsyncExitStack())
-            made.append(Served(Running(node, server.port, None), clients))
+            made.append(Served(Running(node, server.port, None, None), clients))
         yield made
 
 

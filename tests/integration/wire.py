@@ -124,15 +124,113 @@ async def refused(call: Awaitable[Any]) -> Problem:
     raise AssertionError(f"the call was answered: {answer}")
 
 
-class Device:
+class Taken:
+    """What a device was told, and what it asks for, whatever its connection."""
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+        self.events: list[event_pb2.Event] = []
+        self._numbers = 0
+
+    async def write(self, frame: bytes) -> None:
+        raise NotImplementedError
+
+    def number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    async def send(
+        self,
+        *commands: chat_service_pb2.Command,
+        acks: Iterable[tuple[str, int]] = (),
+    ) -> None:
+        request = ChatRequest(commands=commands)
+        for log, seq in acks:
+            request.acks.add(conversation_id=log, seq=seq)
+        await self.send_request(request)
+
+    async def send_request(self, request: chat_service_pb2.ChatRequest) -> None:
+        await self.write(request.SerializeToString())
+
+    def message(
+        self, log: str, text: str, *, change_id: str = "", after: str = ""
+    ) -> chat_service_pb2.Command:
+        return Command(command_id=self.number(), send_message=message(log, text, change_id, after))
+
+    async def post(self, log: str, text: str, *, change_id: str = "", after: str = "") -> int:
+        """Sends a message and gives its position."""
+        command = self.message(log, text, change_id=change_id, after=after)
+        await self.send(command)
+        result = await self.result(command.command_id)
+        assert result.WhichOneof("outcome") == "send_message", result
+        return result.send_message.seq
+
+    # Reading
+
+    async def until(self, condition: Callable[[], T], seconds: float = PATIENCE_S) -> T:
+        """Waits until a condition on what came holds."""
+        try:
+            return await until(condition, seconds)
+        except TimeoutError:
+            kinds = [e.WhichOneof("event") for e in self.events[-20:]]
+            raise AssertionError(f"{self.user} waits in vain: {kinds}") from None
+
+    def of(self, kind: str) -> list[event_pb2.Event]:
+        return [e for e in self.events if e.WhichOneof("event") == kind]
+
+    def results(self) -> list[event_pb2.CommandResult]:
+        return [e.result for e in self.of("result")]
+
+    async def result(self, number: int) -> event_pb2.CommandResult:
+        found = await self.until(lambda: [r for r in self.results() if r.command_id == number])
+        assert len(found) == 1
+        return found[0]
+
+    async def error(self, number: int) -> tuple[grpc.StatusCode, str, str]:
+        """The code, the reason and the field of a command that must fail."""
+        result = await self.result(number)
+        assert result.WhichOneof("outcome") == "error", result
+        return error_of(result)
+
+    def seqs(self, log: str) -> list[int]:
+        return [e.entry.seq for e in self.of("entry") if e.entry.conversation_id == log]
+
+    def texts(self, log: str) -> list[str]:
+        return [
+            e.entry.message.text
+            for e in self.of("entry")
+            if e.entry.conversation_id == log and e.entry.HasField("message")
+        ]
+
+    def applied(self, log: str, start: int = 0) -> int:
+        """The position that the device has reached; each event must take it on by one step."""
+        at = start
+        for event in self.events:
+            kind = event.WhichOneof("event")
+            if kind == "entry" and event.entry.conversation_id == log:
+                assert event.entry.seq == at + 1, (event.entry.seq, at)
+                at = event.entry.seq
+            elif kind == "skipped" and event.skipped.conversation_id == log:
+                assert event.skipped.from_seq == at + 1
+                at = event.skipped.to_seq
+            elif kind == "gap" and event.gap.conversation_id == log:
+                assert event.gap.from_seq == at + 1
+                at = event.gap.to_seq
+        return at
+
+    async def level(self, log: str, head: int, start: int = 0) -> None:
+        """Waits until everything up to a position came, in order."""
+        await self.until(lambda: self.applied(log, start) >= head)
+        assert self.applied(log, start) == head
+
+
+class Device(Taken):
     """A device on a Chat stream. It keeps all events; frames are taken as they come unless `reads` is False."""
 
     def __init__(self, address: str, user: str, device: str = "phone", *, bearer: str = "") -> None:
-        self.user = user
+        super().__init__(user)
         self.channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
-        self.events: list[event_pb2.Event] = []
         self.ended: Problem | None = None
-        self._numbers = 0
         self._chat = self.channel.stream_stream(
             CHAT,
             request_serializer=lambda raw: raw,
@@ -191,98 +289,11 @@ class Device:
             await asyncio.wait([self._reader])
         await self.channel.close()
 
-    # Writing
-
-    def number(self) -> int:
-        self._numbers += 1
-        return self._numbers
-
     async def write(self, frame: bytes) -> None:
         await self._call.write(frame)
 
     async def done_writing(self) -> None:
         await self._call.done_writing()
-
-    async def send(
-        self,
-        *commands: chat_service_pb2.Command,
-        acks: Iterable[tuple[str, int]] = (),
-    ) -> None:
-        request = ChatRequest(commands=commands)
-        for log, seq in acks:
-            request.acks.add(conversation_id=log, seq=seq)
-        await self.write(request.SerializeToString())
-
-    def message(
-        self, log: str, text: str, *, change_id: str = "", after: str = ""
-    ) -> chat_service_pb2.Command:
-        return Command(command_id=self.number(), send_message=message(log, text, change_id, after))
-
-    async def post(self, log: str, text: str, *, change_id: str = "", after: str = "") -> int:
-        """Sends a message and gives its position."""
-        command = self.message(log, text, change_id=change_id, after=after)
-        await self.send(command)
-        result = await self.result(command.command_id)
-        assert result.WhichOneof("outcome") == "send_message", result
-        return result.send_message.seq
-
-    # Reading
-
-    async def until(self, condition: Callable[[], T], seconds: float = PATIENCE_S) -> T:
-        """Waits until a condition on what came holds."""
-        try:
-            return await until(condition, seconds)
-        except TimeoutError:
-            kinds = [e.WhichOneof("event") for e in self.events[-20:]]
-            raise AssertionError(f"{self.user} waits in vain: {kinds}, {self.ended}") from None
-
-    def of(self, kind: str) -> list[event_pb2.Event]:
-        return [e for e in self.events if e.WhichOneof("event") == kind]
-
-    def results(self) -> list[event_pb2.CommandResult]:
-        return [e.result for e in self.of("result")]
-
-    async def result(self, number: int) -> event_pb2.CommandResult:
-        found = await self.until(lambda: [r for r in self.results() if r.command_id == number])
-        assert len(found) == 1
-        return found[0]
-
-    async def error(self, number: int) -> tuple[grpc.StatusCode, str, str]:
-        """The code, the reason and the field of a command that must fail."""
-        result = await self.result(number)
-        assert result.WhichOneof("outcome") == "error", result
-        return error_of(result)
-
-    def seqs(self, log: str) -> list[int]:
-        return [e.entry.seq for e in self.of("entry") if e.entry.conversation_id == log]
-
-    def texts(self, log: str) -> list[str]:
-        return [
-            e.entry.message.text
-            for e in self.of("entry")
-            if e.entry.conversation_id == log and e.entry.HasField("message")
-        ]
-
-    def applied(self, log: str, start: int = 0) -> int:
-        """The position that the device has reached; each event must take it on by one step."""
-        at = start
-        for event in self.events:
-            kind = event.WhichOneof("event")
-            if kind == "entry" and event.entry.conversation_id == log:
-                assert event.entry.seq == at + 1, (event.entry.seq, at)
-                at = event.entry.seq
-            elif kind == "skipped" and event.skipped.conversation_id == log:
-                assert event.skipped.from_seq == at + 1
-                at = event.skipped.to_seq
-            elif kind == "gap" and event.gap.conversation_id == log:
-                assert event.gap.from_seq == at + 1
-                at = event.gap.to_seq
-        return at
-
-    async def level(self, log: str, head: int, start: int = 0) -> None:
-        """Waits until everything up to a position came, in order."""
-        await self.until(lambda: self.applied(log, start) >= head)
-        assert self.applied(log, start) == head
 
     async def over(self) -> Problem:
         """Waits until the stream has ended."""

@@ -52,6 +52,7 @@ class Server:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("TIDINGS_")}
         environ |= {
             "TIDINGS_GRPC__LISTEN": "127.0.0.1:0",
+            "TIDINGS_BRIDGE__LISTEN": "127.0.0.1:0",
             "TIDINGS_METRICS__LISTEN": "127.0.0.1:0",
             "TIDINGS_DRAIN__DELAY_SPREAD_S": "0",
             **settings,
@@ -148,7 +149,8 @@ def test_the_demo_can_be_chatted_with_and_comes_back_the_same(
 def test_a_taken_port_is_one_line(serve: Callable[..., Server]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        for setting in ("TIDINGS_GRPC__LISTEN", "TIDINGS_METRICS__LISTEN"):
+        for group in ("GRPC", "BRIDGE", "METRICS"):
+            setting = f"TIDINGS_{group}__LISTEN"
             server = serve("--demo", **{setting: address})
             assert server.process.wait(DEADLINE_S) == 1
             errors = [
@@ -301,6 +303,7 @@ def test_copies_that_cannot_be_made_are_one_line(run: Run, args: list[str], why:
 
 def test_the_doctor_tells_what_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDINGS_GRPC__LISTEN", "127.0.0.1:0")
+    monkeypatch.setenv("TIDINGS_BRIDGE__LISTEN", "127.0.0.1:0")
     monkeypatch.setenv("TIDINGS_METRICS__LISTEN", "127.0.0.1:0")
     code, out, err = run("doctor")
     assert (code, err) == (0, "")

@@ -154,7 +154,9 @@ def test_the_sample_has_languages_replies_and_proper_ids() -> None:
 
 async def test_the_welcome_has_tokens_that_are_believed(tmp_path: Path) -> None:
     out = io.StringIO()
-    Demo(TokenPolicy(hs256_secret=SECRET), CLOCK, out).welcome("127.0.0.1:1", "127.0.0.1:2")
+    Demo(TokenPolicy(hs256_secret=SECRET), CLOCK, out).welcome(
+        "127.0.0.1:1", "127.0.0.1:3", "127.0.0.1:2"
+    )
     text = out.getvalue()
     assert "127.0.0.1:1" in text
     assert "http://127.0.0.1:2/metrics" in text

@@ -42,6 +42,7 @@ def look(
     made: dict[str, Any] = {
         "store": {"path": store},
         "grpc": {"listen": "127.0.0.1:0"},
+        "bridge": {"listen": "127.0.0.1:0"},
         "metrics": {"listen": "127.0.0.1:0"},
         "auth": {"hs256_secret": SECRET.decode()},
         **groups,

@@ -36,6 +36,7 @@ def metadata(user: str, **more: str) -> tuple[tuple[str, str], ...]:
 def settings(folder: Path, sink: OtlpSink, ratio: float) -> Settings:
     made: Any = {
         "grpc": {"listen": "127.0.0.1:0"},
+        "bridge": {"enabled": False},
         "metrics": {"listen": "127.0.0.1:0"},
         "store": {"path": folder / "tidings.db"},
         "auth": {"hs256_secret": SECRET.decode()},

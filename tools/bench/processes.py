@@ -53,6 +53,7 @@ class Target:
             command = [str(Path(sys.executable).with_name("tidings-server")), "serve"]
             more = {
                 "TIDINGS_GRPC__LISTEN": "127.0.0.1:0",
+                "TIDINGS_BRIDGE__ENABLED": "false",
                 "TIDINGS_METRICS__LISTEN": "127.0.0.1:0",
                 "TIDINGS_STORE__PATH": str(database),
                 "TIDINGS_AUTH__HS256_SECRET": self.secret,

@@ -23,7 +23,7 @@ import click
 from tools.stack.cassandra import CassandraNodes, NodeOptions
 from tools.stack.redis import RedisServer
 
-_PORT, _METRICS_PORT = 50051, 9464
+_PORT, _HTTP_PORT, _METRICS_PORT = 50051, 8080, 9464
 
 
 @click.command(context_settings={"show_default": True})
@@ -83,10 +83,11 @@ def main(cassandra_nodes: int, servers: int, folder: Path, *, fresh: bool) -> No
 def _server(
     settings: dict[str, str], number: int, folder: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    port, metrics_port = _PORT + number, _METRICS_PORT + number
+    port, http_port, metrics_port = (first + number for first in (_PORT, _HTTP_PORT, _METRICS_PORT))
     given = {
         **settings,
         "GRPC__LISTEN": f"127.0.0.1:{port}",
+        "BRIDGE__LISTEN": f"127.0.0.1:{http_port}",
         "METRICS__LISTEN": f"127.0.0.1:{metrics_port}",
         "DRAIN__DELAY_SPREAD_S": "1",
     }

@@ -74,6 +74,7 @@ class Server:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDINGS_")}
         given = {
             "GRPC__LISTEN": f"127.0.0.1:{self.port}",
+            "BRIDGE__ENABLED": "false",
             "METRICS__LISTEN": "127.0.0.1:0",
             "STORE__PATH": str(self.database),
             "AUTH__HS256_SECRET": self.secret,

@@ -67,8 +67,8 @@ class Demo:
     def _principal(self, user_id: str) -> Principal:
         return Principal(user_id, _DEVICE, self._clock.now_ms() + TOKEN_TTL_S * 1000)
 
-    def welcome(self, grpc: str, metrics: str | None) -> None:
-        """Tells how to join. `grpc` and `metrics` are the addresses that are listened on."""
+    def welcome(self, grpc: str, http: str | None, metrics: str | None) -> None:
+        """Tells how to join. The arguments are the addresses that are listened on."""
         here = Path("Makefile").exists()
         chat = "make chat USER={}" if here else "tidings-chat --user {}"
         server = ".venv/bin/tidings-server" if here else "tidings-server"
@@ -82,6 +82,8 @@ class Demo:
             "",
             f"    API      {grpc}  (gRPC with reflection)",
         ]
+        if http is not None:
+            lines.append(f"    browsers http://{http}  (WebSockets at /ws: docs/bridge.md)")
         if metrics is not None:
             lines.append(f"    metrics  http://{metrics}/metrics")
         lines += [

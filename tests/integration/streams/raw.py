@@ -49,6 +49,7 @@ def settings(folder: Path, **groups: dict[str, Any]) -> Settings:
     """The settings of a server on a store in a folder, on ports that the system picks."""
     given: dict[str, dict[str, Any]] = {
         "grpc": {"listen": "127.0.0.1:0"},
+        "bridge": {"enabled": False},
         "metrics": {"listen": "127.0.0.1:0"},
         "store": {"path": folder / "tidings.db"},
         "auth": {"hs256_secret": SECRET},

@@ -1,0 +1,1 @@
+"""The bridge: WebSockets and HTTP for browsers, on the sessions of this process or of servers elsewhere."""

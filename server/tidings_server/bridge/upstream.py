@@ -1,0 +1,46 @@
+"""The port of the bridge: where the frames of a device go to, be it a session here or a stream to a server."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..delivery.outbox import Sink
+from .closing import Close
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who opens a session: a token that nobody has looked at yet, a W3C trace context or nothing, and an address."""
+
+    token: str
+    traceparent: str
+    address: str
+
+
+class Line(Protocol):
+    """The session of one device, as its transport sees it."""
+
+    ended: asyncio.Future[Close]
+    """Done when the session is over; its result is how the transport is to be closed."""
+
+    def receive(self, frame: bytes) -> bool:
+        """Takes a frame from the device, and raises nothing. False: the next one only after `ready`."""
+        ...
+
+    async def ready(self) -> None:
+        """Returns when the next frame may be given, or the session is over."""
+        ...
+
+    def close(self) -> None:
+        """The device is gone. May be called twice."""
+        ...
+
+
+class Upstream(Protocol):
+    """Opens sessions."""
+
+    async def open(self, caller: Caller, sink: Sink) -> Line:
+        """The session of a device, whose frames go into `sink`. Raises DomainError when the caller is refused."""
+        ...
