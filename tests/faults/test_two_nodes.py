@@ -13,7 +13,10 @@ import pytest
 from tests.faults.check import invariants
 from tests.faults.person import Person
 from tests.integration.processes import ServerProcess
-from tests.integration.wire import new_id, until
+from tests.integration.test_admin import Operator
+from tests.integration.wire import PATIENCE_S, new_id, until
+from tidings.v1 import admin_service_pb2 as pb
+from tidings_server.core.principal import ADMIN_SCOPE
 from tools.stack.cassandra import CassandraNodes
 from tools.stack.proxy import Proxy
 from tools.stack.redis import RedisServer
@@ -77,6 +80,45 @@ async def test_what_is_said_on_one_node_is_heard_on_the_other(nodes: list[Server
     await alice.until(lambda: alice.applied(log) == 5)
     await bob.until(lambda: bob.applied(log) == 4)
     assert bob.ended is None
+
+
+async def test_an_operator_asks_one_node_what_became_of_a_message_at_the_other(
+    nodes: list[ServerProcess],
+) -> None:
+    one, other = nodes
+    bob = await other.connect("bob").open()
+    log = await one.caller("alice").group("bob")
+    message_id = new_id()
+    await one.caller("alice").post(log, "from here", change_id=message_id)
+    await bob.until(lambda: bob.applied(log) == 2)
+    asked = pb.ExplainDeliveryRequest(conversation_id=log, message_id=message_id, user_id="bob")
+    operators = [Operator(node.address, ADMIN_SCOPE) for node in nodes]
+
+    async def explained(operator: Operator) -> pb.ExplainDeliveryResponse:
+        # On a busy machine a node may take longer than is waited for.
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                told: pb.ExplainDeliveryResponse = await operator.ask("ExplainDelivery", asked)
+                if not [f for f in told.facts if f.cause == pb.FACT_CAUSE_OTHER_NODE]:
+                    return told
+
+    named = [await explained(operator) for operator in operators]
+    (session,) = (await operators[1].ask("ListSessions", pb.ListSessionsRequest())).sessions
+    for told in named:
+        # Whichever is asked, it tells what both remember.
+        assert told.outcome in (pb.DELIVERY_OUTCOME_SENT, pb.DELIVERY_OUTCOME_DELIVERED)
+        facts = {f.step: f for f in told.facts}
+        assert facts[pb.DELIVERY_STEP_COMMITTED].state == pb.FACT_STATE_YES
+        assert facts[pb.DELIVERY_STEP_WRITTEN].state == pb.FACT_STATE_YES
+        assert session.node_id == facts[pb.DELIVERY_STEP_WRITTEN].node_id
+    assert {told.node_id for told in named} > {session.node_id}
+    await one.kill()
+    # Of what the dead one alone remembered it says that it doesn't know.
+    told = await operators[1].ask("ExplainDelivery", asked)
+    assert told.outcome in (pb.DELIVERY_OUTCOME_SENT, pb.DELIVERY_OUTCOME_DELIVERED)
+    assert {f.step: f for f in told.facts}[pb.DELIVERY_STEP_COMMITTED].state == pb.FACT_STATE_YES
+    for operator in operators:
+        await operator.channel.close()
 
 
 @pytest.fixture
