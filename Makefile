@@ -53,6 +53,7 @@ test-computing:
 .PHONY: test-waiting
 test-waiting:
 	$(BIN)/python -m pytest tests/contract tests/integration tests/faults
+	$(TYPESCRIPT) run test -- --project integration
 
 .PHONY: check
 check: lint types imports proto typescript ## Lint, types, imports between layers, the contract and its generated code

@@ -1,0 +1,3 @@
+/** Tidings for browsers. */
+
+export * from "./common.js";
