@@ -18,9 +18,9 @@ from importlib.metadata import version
 import structlog
 
 from tidings_server.auth import TokenVerifier
-from tidings_server.bridge.certificate import ServerCertificate
 from tidings_server.bridge.local import LocalUpstream
-from tidings_server.bridge.server import BridgeOptions, BridgeServer
+from tidings_server.bridge.server import BridgeServer
+from tidings_server.bridging import make_bridge
 from tidings_server.buses import Between, make_between
 from tidings_server.config import Address, Settings
 from tidings_server.core.clock import SystemClock
@@ -129,7 +129,9 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             ask=None if others is None else others.links.ask,
         )
         server = RpcServer(node, settings.grpc.listen, _certificate(settings))
-        bridge = _bridge(settings, node, readiness)
+        bridge = None
+        if settings.bridge.enabled:
+            bridge = make_bridge(settings, LocalUpstream(node), lambda: readiness.why_not)
         if others is not None:
             # Before others hear of it.
             await others.server.start(node.host, node.witness)
@@ -220,32 +222,6 @@ def _certificate(settings: Settings) -> Certificate | None:
     if cert_file is None or key_file is None:
         return None
     return Certificate(cert_file, key_file)
-
-
-def _bridge(settings: Settings, node: Node, readiness: Readiness) -> BridgeServer | None:
-    given = settings.bridge
-    if not given.enabled:
-        return None
-    certificate = None
-    if given.tls_cert_file is not None and given.tls_key_file is not None:
-        certificate = ServerCertificate(given.tls_cert_file, given.tls_key_file)
-    address = Address.parse(given.listen)
-    return BridgeServer(
-        address.host,
-        address.port,
-        LocalUpstream(node),
-        BridgeOptions(
-            max_frame_bytes=node.limits.max_frame_bytes,
-            allowed_origins=given.origin_list(),
-            ping_interval_s=given.ping_interval_s,
-            max_connections=given.max_connections,
-            connects_a_second=given.connects_a_second,
-            connects_at_once=given.connects_at_once,
-            behind_proxy=given.behind_proxy,
-        ),
-        not_ready=lambda: readiness.why_not,
-        certificate=certificate,
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,12 @@ class MetricsSettings(_Group):
     listen: Listen = "127.0.0.1:9464"
 
 
+def _servers(text: str) -> str:
+    for part in text.split(","):
+        Address.parse(part.strip())
+    return text
+
+
 def _origins(text: str) -> str:
     for origin in _split(text):
         parts = urlsplit(origin)
@@ -140,7 +146,7 @@ class BridgeSettings(_Group):
     """The HTTP port for browsers. With a certificate it speaks TLS; files that change are read again.
 
     An address may connect `connects_at_once` times, and `connects_a_second` for long; with `behind_proxy` it is the one
-    that the proxy tells in X-Forwarded-For.
+    that the proxy tells in X-Forwarded-For. The servers are those of the process `tidings-bridge`.
     """
 
     enabled: bool = True
@@ -153,12 +159,21 @@ class BridgeSettings(_Group):
     connects_a_second: Annotated[float, Field(gt=0, le=100_000)] = 50
     connects_at_once: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     behind_proxy: bool = False
+    servers: Annotated[str, AfterValidator(_servers)] = "127.0.0.1:50051"
+    servers_tls: bool = False
+    servers_tls_ca_file: Path | None = None
 
     @model_validator(mode="after")
     def _together(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file go together")
+        if self.servers_tls_ca_file is not None and not self.servers_tls:
+            raise ValueError("servers_tls_ca_file is named, but servers_tls is off")
         return self
+
+    def server_list(self) -> tuple[str, ...]:
+        """The addresses of the servers."""
+        return _split(self.servers)
 
     def origin_list(self) -> tuple[str, ...]:
         """The sites whose pages are allowed, besides the bridge's own."""
@@ -249,12 +264,6 @@ class BusSettings(_Group):
     """What carries events between nodes: nothing, for a node alone, or the Redis that `redis` names."""
 
     kind: Literal["local", "redis"] = "local"
-
-
-def _servers(text: str) -> str:
-    for part in text.split(","):
-        Address.parse(part.strip())
-    return text
 
 
 class RedisSettings(_Group):

@@ -32,7 +32,6 @@ class ServerProcess:
         self.port = 0
         self.http_port = 0
         self.log: list[dict[str, Any]] = []
-        self.program: tuple[str, ...] = (sys.executable, "-m", "tidings_server")
         self._reader: Thread | None = None
         self._clients: list[Caller | Device] = []
 
@@ -47,6 +46,14 @@ class ServerProcess:
 
     async def start(self) -> ServerProcess:
         """Starts it and waits until it serves."""
+        line = await self.launch("tidings_server", "serving", "serve")
+        self.port, self.http_port = line["grpc_port"], line["http_port"] or 0
+        return self
+
+    async def launch(
+        self, module: str, begun: str, *arguments: str, **settings: str
+    ) -> dict[str, Any]:
+        """Starts a module and waits for the line of its log that says that it has begun."""
         given = {
             "GRPC__LISTEN": "127.0.0.1:0",
             "BRIDGE__LISTEN": "127.0.0.1:0",
@@ -56,6 +63,7 @@ class ServerProcess:
             "DRAIN__DELAY_SPREAD_S": "0",
             "DRAIN__GRACE_S": "5",
             "LOG__FORMAT": "json",
+            **settings,
             **self.settings,
         }
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDINGS_")}
@@ -63,16 +71,14 @@ class ServerProcess:
         self.log = []
         # Not by the event loop's own way, which forks: here grpc's threads run.
         self.process = subprocess.Popen(  # noqa: ASYNC220
-            [*self.prefix, *self.program, "serve"],
+            [*self.prefix, sys.executable, "-m", module, *arguments],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
         self._reader = Thread(target=_read, args=(self.process, self.log), daemon=True)
         self._reader.start()
-        line = await self.logged("serving")
-        self.port, self.http_port = line["grpc_port"], line["http_port"] or 0
-        return self
+        return await self.logged(begun)
 
     async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
         """Waits for a line of the log."""

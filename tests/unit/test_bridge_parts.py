@@ -40,11 +40,11 @@ def test_a_token_that_could_not_be_checked_may_be_shown_again() -> None:
 
 def test_a_status_without_a_reason_may_be_tried_again() -> None:
     for status in range(1, 17):
-        assert close_for(status, "") == Close(4000 + status, "")
+        assert close_for(status, "UNKNOWN", "") == Close(4000 + status, "UNKNOWN")
     # What a newer server says is judged by its status.
-    assert close_for(3, "SOMETHING_NEW") == Close(4103, "SOMETHING_NEW")
-    assert close_for(8, "SOMETHING_NEW") == Close(4008, "SOMETHING_NEW")
-    assert len(close_for(14, "x" * 1000).reason) == 123
+    assert close_for(3, "INVALID_ARGUMENT", "SOMETHING_NEW") == Close(4103, "SOMETHING_NEW")
+    assert close_for(8, "RESOURCE_EXHAUSTED", "SOMETHING_NEW") == Close(4008, "SOMETHING_NEW")
+    assert len(close_for(14, "UNAVAILABLE", "x" * 1000).reason) == 123
 
 
 def test_origins() -> None:

@@ -11,7 +11,6 @@ AGAIN = 4000
 STOP = 4100
 """Plus the gRPC status: the same would end the same way."""
 MAX_REASON_BYTES = 123
-CANCELLED, DEADLINE_EXCEEDED = 1, 4
 _STOPS = frozenset(
     {
         Code.INVALID_ARGUMENT,
@@ -26,20 +25,21 @@ _STOPS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """A close code and its reason, the name of an `ErrorReason`."""
+    """A close code and its reason, the name of an `ErrorReason` or else of a gRPC status."""
 
     code: int
     reason: str
 
 
 GOING_AWAY = Close(AGAIN + Code.UNAVAILABLE, Reason.DRAINING.name)
-NO_ANSWER = Close(AGAIN + DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+LEFT = Close(AGAIN + 1, "CANCELLED")
+NO_ANSWER = Close(AGAIN + 4, "DEADLINE_EXCEEDED")
 SILENT = Close(AGAIN + Code.FAILED_PRECONDITION, Reason.HELLO_EXPECTED.name)
 FAULT = Close(AGAIN + Code.INTERNAL, Reason.INTERNAL.name)
 
 
-def close_for(status: int, reason: str, *, waiting_helps: bool = False) -> Close:
-    """How to close for a gRPC status and the name of an `ErrorReason`, empty when there is none.
+def close_for(status: int, name: str, reason: str, *, waiting_helps: bool = False) -> Close:
+    """How to close for a gRPC status, its name, and the name of an `ErrorReason`, empty when there is none.
 
     What came without a reason is no answer of a server: trying again may help whatever it is.
     """
@@ -48,11 +48,10 @@ def close_for(status: int, reason: str, *, waiting_helps: bool = False) -> Close
         stop = True
     elif reason == Reason.TOKEN_INVALID.name:
         stop = not waiting_helps
-    return Close((STOP if stop else AGAIN) + status, reason[:MAX_REASON_BYTES])
+    return Close((STOP if stop else AGAIN) + status, (reason or name)[:MAX_REASON_BYTES])
 
 
 def close_of(problem: DomainError) -> Close:
     """How to close for an error."""
-    return close_for(
-        problem.code, problem.reason.name, waiting_helps=problem.retry_after_ms is not None
-    )
+    code, helps = problem.code, problem.retry_after_ms is not None
+    return close_for(code, code.name, problem.reason.name, waiting_helps=helps)

@@ -8,7 +8,7 @@ from ..delivery.outbox import Sink
 from ..delivery.session import Session
 from ..errors import DomainError
 from ..node import Node
-from .closing import AGAIN, CANCELLED, Close, close_of
+from .closing import LEFT, Close, close_of
 from .upstream import Caller
 
 
@@ -35,9 +35,7 @@ class _LocalLine:
 
     def _over(self, ended: asyncio.Future[DomainError | None]) -> None:
         problem = ended.result()
-        self.ended.set_result(
-            Close(AGAIN + CANCELLED, "CANCELLED") if problem is None else close_of(problem)
-        )
+        self.ended.set_result(LEFT if problem is None else close_of(problem))
 
 
 class LocalUpstream:

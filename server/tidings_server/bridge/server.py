@@ -94,14 +94,14 @@ class BridgeServer:
         await self._server.startup([self._listener])
         self._serving = asyncio.create_task(self._server.main_loop())
 
-    async def stop(self) -> None:
-        """Takes no new connections, and sends away whoever is left."""
+    async def stop(self, spread_s: float = 0) -> None:
+        """Takes no new connections, and sends away whoever is left, one by one over `spread_s`."""
         if self._serving is None:
             self._listener.close()
             return
         for listening in self._server.servers:
             listening.close()
-        await self._sockets.close(_FAREWELL_S)
+        await self._sockets.close(spread_s, _FAREWELL_S)
         self._server.should_exit = True
         await self._serving
         await self._server.shutdown([self._listener])

@@ -39,11 +39,14 @@ class Sockets:
         """A socket is gone."""
         self.open.pop(socket, None)
 
-    async def close(self, within_s: float) -> None:
-        """Sends all clients away; returns when they are gone, or after some time."""
-        for socket in list(self.open):
-            socket.close()
+    async def close(self, spread_s: float, within_s: float) -> None:
+        """Sends all clients away, over `spread_s`; returns when they are gone, or `within_s` after the last."""
         loop = asyncio.get_running_loop()
+        sockets = list(self.open)
+        began = loop.time()
+        for number, socket in enumerate(sockets):
+            await asyncio.sleep(began + spread_s * number / len(sockets) - loop.time())
+            socket.close()
         deadline = loop.time() + within_s
         # Only at the end of a process: not worth an event that sockets would have to set.
         while self.open and loop.time() < deadline:  # noqa: ASYNC110

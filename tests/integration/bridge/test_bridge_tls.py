@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from tests.integration.browser import PROTO, WebDevice
+from tests.integration.bridge.browser import PROTO, WebDevice
 from tests.integration.certificates import HOST, Authority
 from tests.integration.conftest import Serve
 from tests.integration.wire import token
