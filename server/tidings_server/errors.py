@@ -135,6 +135,15 @@ def conversation_not_found() -> DomainError:
     )
 
 
+def message_not_found(field: str) -> DomainError:
+    """There is no such message, or it is not for the caller: both are answered alike."""
+    return DomainError(
+        Reason.MESSAGE_NOT_FOUND,
+        "There is no such message among those that the caller may read.",
+        field=field,
+    )
+
+
 def store_unavailable() -> DomainError:
     """The store can't be used now, and nothing was changed."""
     return DomainError(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tidings.v1 import entry_pb2, error_pb2
+from tidings.v1 import entry_pb2, error_pb2, message_pb2
 
-from .became import content_of, erased
+from .became import answerable, content_of, erased
 from .truth import OPEN, Log, Truth
 from .violation import Violation
+
+_TEXT = b"\x0a"
+"""How the content of a message begins; other commands begin with their names."""
 
 Key = tuple[str, str, str]
 """Conversation (or "create"), user, id."""
@@ -110,6 +113,10 @@ class Ledger:
             raise Violation(
                 "decision", f"{log_name}: {user}, a member all the time, was refused as a stranger"
             )
+        if reason == "MESSAGE_NOT_FOUND" and _reply_is_there(attempt, truth, log, user):
+            raise Violation(
+                "decision", f"{log_name}: {user} was refused a reply to what can be read"
+            )
         seq = log.by_id.get((user, change_id))
         if seq is None:
             if reason == "ID_REUSED" and attempt.key[0] != "create":
@@ -151,3 +158,11 @@ class Ledger:
                     raise Violation(
                         "I1", f"{log_name}:{attempt.acked} ({change_id} of {user}) is lost"
                     )
+
+
+def _reply_is_there(attempt: Attempt, truth: Truth, log: Log, user: str) -> bool:
+    """Whether a message that was sent replied to nothing, or to what its sender could read all the time."""
+    if attempt.truth is not truth or not attempt.content.startswith(_TEXT):
+        return False
+    content = message_pb2.MessageContent.FromString(attempt.content)
+    return not content.reply_to_message_id or answerable(log, user, content, attempt.head)

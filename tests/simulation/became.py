@@ -51,14 +51,18 @@ def content_of(entry: entry_pb2.Entry) -> bytes:
 
 def decided(log: Log, entry: entry_pb2.Entry, where: str) -> None:
     """A change of a message was committed. Raises Violation when it should have been refused."""
-    if entry.WhichOneof("body") not in CHANGES:
+    kind, user = entry.WhichOneof("body"), entry.user_id
+    content = entry.message if kind == "message" else entry.message_edited.content
+    if content.reply_to_message_id and not answerable(log, user, content, log.head):
+        raise Violation("decision", f"{where}: {user} may not reply to what it replies to")
+    if kind not in CHANGES:
         return
-    seq, user = about(entry), entry.user_id
+    seq = about(entry)
     if not 1 <= seq <= log.head or log.entries[seq - 1].WhichOneof("body") != "message":
         raise Violation("decision", f"{where}: {seq} is no message")
     if not log.visible(user, seq):
         raise Violation("decision", f"{where}: {user} may not see {seq}")
-    kind, own = entry.WhichOneof("body"), log.entries[seq - 1].user_id == user
+    own = log.entries[seq - 1].user_id == user
     if kind == "reaction_set":
         if entry.reaction_set.replaced != reactions_at(log, seq, log.head).get(user, ""):
             raise Violation("decision", f"{where}: {user} had another reaction")
@@ -67,6 +71,16 @@ def decided(log: Log, entry: entry_pb2.Entry, where: str) -> None:
     before = state_at(log, seq, log.head)
     if before is not None and before.deleted:
         raise Violation("decision", f"{where}: {kind}, and {seq} was deleted before")
+
+
+def answerable(log: Log, user: str, content: message_pb2.MessageContent, end: int) -> bool:
+    """Whether a user may reply to what a message says that it replies to, by the entries up to a position."""
+    return any(
+        entry.WhichOneof("body") == "message"
+        and entry.id == content.reply_to_message_id
+        and log.visible(user, entry.seq)
+        for entry in log.entries[:end]
+    )
 
 
 def state_at(log: Log, seq: int, end: int, user: str = "") -> message_pb2.MessageState | None:

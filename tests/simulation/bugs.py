@@ -332,6 +332,12 @@ BUGS = {
             _crowded,
         ),
         Bug(
+            "reply-unchecked",
+            "a message may reply to what is nowhere in its conversation",
+            lambda: changed(batch, "_check_reply", "reply_to is None", "reply_to is not False"),
+            20,
+        ),
+        Bug(
             "stale-view",
             "what is known of a log is taken for its newest state, though other nodes append too",
             lambda: replaced(sequencer.Sequencer, "_current", sequencer.Sequencer._loaded),

@@ -220,9 +220,20 @@ class SdkDevice:
             number = len(data.said) + 1
             text = f"{self.name}.{number}"
             said = data.said[text] = Said(conversation, text, number)
-            handle = await client.send(conversation, text)
+            handle = await client.send(conversation, text, reply_to=self._answered(conversation))
             said.kept = True
             data.by_id[handle.message_id] = said
+
+    def _answered(self, conversation: str) -> str | None:
+        """The id of the message that the next one replies to; now and then that of one which isn't there."""
+        rng = self._rng
+        if rng.random() < 0.75:
+            return None
+        held = [message.message.message_id for message in self.data.folds.get(conversation, ())]
+        if held and rng.random() < 0.95:
+            return rng.choice(held)
+        everywhere = [message_id for message_id, said in self.data.by_id.items() if not said.failed]
+        return rng.choice(everywhere) if everywhere else None
 
     def call_on(self, what: str, conversation: str, users: list[str]) -> None:
         """Begins a unary operation."""

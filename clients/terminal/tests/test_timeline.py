@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from tidings import (
     Gap,
     IncarnationChanged,
@@ -199,6 +203,33 @@ def test_quotes_that_are_not_held_are_missing_until_they_are_known() -> None:
     quoted = chat.timeline.find("id-2")
     assert quoted is not None
     assert quoted.text == "text 2"
+
+
+@pytest.mark.parametrize("change", ["edit", "deletion", "state", "gap"])
+def test_a_quote_is_fetched_anew_when_something_became_of_it(change: str) -> None:
+    model, _ = open_model()
+    chat = loaded(model, message(9), message(10, reply_to="id-2"))
+    chat.timeline.quote("id-2", message(2))
+    if change == "edit":
+        model.fold(edited(11, 2, "changed"))
+    elif change == "deletion":
+        model.fold(deleted(11, 2))
+    elif change == "state":
+        model.fold(MessageState(conversation_id=TALK, seq=2, as_of=12, deleted=True))
+    else:
+        model.fold(Gap(conversation_id=TALK, from_seq=11, to_seq=12))
+        chat = loaded(model, message(13, reply_to="id-2"))
+    assert chat.timeline.missing_quotes() == ["id-2"]
+
+
+def test_a_quote_says_what_the_message_says_now() -> None:
+    model, _ = open_model()
+    chat = loaded(model, message(10, reply_to="id-2"))
+    now = MessageState(conversation_id=TALK, seq=2, as_of=8, text="changed", edit_seqs=(8,))
+    chat.timeline.quote("id-2", replace(message(2), state=now))
+    quoted = chat.timeline.find("id-2")
+    assert quoted is not None
+    assert quoted.text == "changed"
 
 
 # What becomes of messages

@@ -26,7 +26,7 @@ from ..core.pages import (
     PageFlag,
     room_in_bucket,
 )
-from ..errors import DomainError, Reason, store_unavailable
+from ..errors import DomainError, Reason, message_not_found, store_unavailable
 from ..storage.base import Append
 from .log_state import LogState
 from .proposals import Committed, NoteInInbox, Proposal
@@ -83,6 +83,7 @@ def build(
         try:
             body = decide(state, proposal, stamp)
             _check_after(state, proposal, taken)
+            _check_reply(state, proposal)
         except DomainError as problem:
             refusal = problem
         if (refusal is not None or body is None) and state.shared and not proposal.verified:
@@ -159,6 +160,8 @@ def _known(state: LogState, proposal: Proposal) -> bool:
             return False
     if stranger(state, proposal):
         return True
+    if proposal.says.reply_to is not None and proposal.replied is None:
+        return False
     found = state.recent.find(proposal.id.raw)
     if found is not None:
         positions = (found,) if isinstance(found, int) else found
@@ -208,6 +211,16 @@ def _check_after(state: LogState, proposal: Proposal, taken: set[bytes]) -> None
         "The message named by after_message_id is not in the conversation.",
         field="after_message_id",
     )
+
+
+def _check_reply(state: LogState, proposal: Proposal) -> None:
+    """Messages never go away, and who is a member may read on what they could: the check holds for good."""
+    if proposal.says.reply_to is None:
+        return
+    membership = state.memberships[proposal.user_id]
+    assert membership is not None, "it was decided that the sender may write"
+    if not any(membership.visible(seq) for seq in proposal.replied or ()):
+        raise message_not_found("content.reply_to_message_id")
 
 
 def _check_time(state: LogState, proposal: Proposal, stamp: int) -> None:

@@ -19,11 +19,10 @@ from ..core.memberships import Membership
 from ..core.pages import Page, cut, pieces
 from ..core.permissions import Right, check
 from ..core.principal import Principal
-from ..errors import conversation_not_found, invalid
+from ..errors import conversation_not_found, invalid, message_not_found
 from ..storage.base import Store
 from ..storage.tail_cache import TailCache
 from .lookup import find_positions
-from .message_changes import message_not_found
 from .message_states import MessageStates
 from .sequencer import Sequencer
 

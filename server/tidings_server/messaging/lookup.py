@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..codec.entries import decode_entries
 from ..core.commands import ChangeId
-from ..core.entries import Entry
+from ..core.entries import Entry, MessagePosted
 from ..core.pages import ID_BYTES
 from ..errors import DomainError, Reason, outcome_unknown
 from ..storage.base import PageIds, Store
@@ -189,9 +189,41 @@ async def look_up(
         if proposal.after is not None and state.recent.find(proposal.after.raw) is None:
             after = await find_entry(store, state, proposal.after, proposal.user_id, joined=joined)
             proposal.after_found = after.entry is not None
+        if proposal.says.reply_to is not None:
+            proposal.replied = await _find_messages(store, state, proposal.says.reply_to, joined)
     except DomainError as problem:
         return problem
     return None
+
+
+async def look_up_replies(store: Store, state: LogState, waiting: Iterable[Proposal]) -> None:
+    """Looks for the messages that the proposals `waiting` in a queue reply to, as far as they are known in memory; they
+    then go together into one commit. What is not found may stand before them in the queue.
+
+    Raises StoreUnavailable.
+    """
+    for proposal in list(waiting):
+        asked, membership = proposal.says.reply_to, state.memberships.get(proposal.user_id)
+        if asked is None or proposal.replied is not None or membership is None:
+            continue
+        known = state.recent.find(asked.raw)
+        positions = (known,) if isinstance(known, int) else known or ()
+        there = await _messages(store, state.log, [s for s in positions if membership.visible(s)])
+        proposal.replied = there or None
+
+
+async def _find_messages(
+    store: Store, state: LogState, message_id: ChangeId, joined: int
+) -> frozenset[int]:
+    """The positions of the messages with an id, from whichever sender. Otherwise as `find_entry`."""
+    positions = await find_positions(store, state, message_id, joined=joined)
+    return await _messages(store, state.log, positions)
+
+
+async def _messages(store: Store, log: str, positions: Iterable[int]) -> frozenset[int]:
+    """Which of these positions hold messages."""
+    entries = [await read_entry(store, log, seq) for seq in sorted(positions)]
+    return frozenset(e.seq for e in entries if e is not None and isinstance(e.body, MessagePosted))
 
 
 def _repeated(proposal: Proposal, entry: Entry) -> Committed | DomainError:

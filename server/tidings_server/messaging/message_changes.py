@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+from ..codec.contents import read_content
 from ..codec.overlays import load_overlay
 from ..core.commands import ChangeId
 from ..core.entries import Body, Entry, MessageDeleted, MessageEdited, MessagePosted, ReactionSet
@@ -12,7 +13,7 @@ from ..core.overlays import MAX_EDITS, MAX_REACTIONS, Overlay
 from ..core.permissions import Right, check, check_message
 from ..core.records import record
 from ..core.state import ConversationState
-from ..errors import DomainError, Reason
+from ..errors import DomainError, Reason, message_not_found
 from ..storage.base import Store
 from .lookup import read_entry
 from .proposals import Done, Proposal
@@ -147,7 +148,7 @@ class Delete(ChangeMessage):
 class Edit(ChangeMessage):
     """Another content of a message."""
 
-    __slots__ = ("content",)
+    __slots__ = ("content", "says")
     right = Right.EDIT
 
     def __init__(
@@ -161,6 +162,7 @@ class Edit(ChangeMessage):
     ) -> None:
         super().__init__(log, change_id, user_id, done, seq)
         self.content = content
+        self.says = read_content(content)
 
     def asked(self) -> Body:
         """See `Proposal`."""
@@ -179,12 +181,3 @@ class Edit(ChangeMessage):
     def same_as(self, body: Body) -> bool:
         """See `Proposal`."""
         return body == self.asked()
-
-
-def message_not_found(field: str) -> DomainError:
-    """There is no such message, or it is not for the caller: both are answered alike."""
-    return DomainError(
-        Reason.MESSAGE_NOT_FOUND,
-        "There is no such message among those that the caller may read.",
-        field=field,
-    )

@@ -11,7 +11,9 @@ from typing import Protocol
 
 import structlog
 
+from ..codec.contents import read_content
 from ..core.commands import ChangeId
+from ..core.contents import PLAIN
 from ..core.entries import (
     Body,
     ConversationCreated,
@@ -49,8 +51,9 @@ class Proposal(ABC):
 
     The rest of the attributes belongs to the sequencer: `cleared` are positions whose entries have
     this id from another sender; `absent_upto` is the id time up to which the store was searched in
-    vain; `after_found` tells of `after`; `verified` that the state was brought to the head since it
-    was asked for.
+    vain; `after_found` tells of `after`; `replied` are the positions of the messages that it replies
+    to, or None while they were not looked up; `verified` that the state was brought to the head since
+    it was asked for.
     """
 
     __slots__ = (
@@ -62,6 +65,7 @@ class Proposal(ABC):
         "id",
         "log",
         "ready",
+        "replied",
         "span",
         "user_id",
         "verified",
@@ -70,6 +74,8 @@ class Proposal(ABC):
     changes_state = True
     reads = False
     """Whether `read` has something to do."""
+    says = PLAIN
+    """What the message refers to, if the change gives it a content."""
     id_field = "request_id"
     """The field of the request that names the change."""
 
@@ -85,6 +91,7 @@ class Proposal(ABC):
         self.cleared: frozenset[int] = frozenset()
         self.absent_upto = -1
         self.after_found: bool | None = None
+        self.replied: frozenset[int] | None = None
         self.ready = False
         self.verified = False
 
@@ -110,7 +117,7 @@ class Proposal(ABC):
 
     def forget(self) -> None:
         """Others have appended: what was found out proves nothing any more."""
-        self.absent_upto, self.after_found = -1, None
+        self.absent_upto, self.after_found, self.replied = -1, None, None
 
     @abstractmethod
     def asked(self) -> Body:
@@ -150,7 +157,7 @@ async def commit(submits: Submits, make: Callable[[Done], Proposal]) -> Committe
 class PostMessage(Proposal):
     """A message."""
 
-    __slots__ = ("content",)
+    __slots__ = ("content", "says")
     changes_state = False
     id_field = "message_id"
 
@@ -165,6 +172,7 @@ class PostMessage(Proposal):
     ) -> None:
         super().__init__(log, change_id, user_id, done, after)
         self.content = content
+        self.says = read_content(content)
 
     def asked(self) -> Body:
         """See `Proposal`."""

@@ -30,7 +30,7 @@ from .effect_writing import Effects, EffectWriter
 from .intents import Intents
 from .log_queue import LogQueue as _Log
 from .log_state import LogState, LogView, load
-from .lookup import look_up
+from .lookup import look_up, look_up_replies
 from .proposals import Committed, Proposal
 from .settling import read_after, send_again
 
@@ -354,6 +354,8 @@ class Sequencer:
                 entry.queue.popleft()
                 proposal.tell(told)
                 return
+            if proposal.says.reply_to is not None:
+                await look_up_replies(self._store, state, entry.queue)
             if proposal.changes_state:
                 if proposal.reads:
                     await self._effects_written(entry)

@@ -32,7 +32,10 @@ class MessageContent(_message.Message):
     It is stored and delivered exactly as it was sent, without trimming or normalisation.
     """
     reply_to_message_id: _builtins.str
-    """The id of the message that this one replies to, a UUIDv7 in lower-case text form. Default: none. It is not checked for existence."""
+    """The id of the message that this one replies to, a UUIDv7 in lower-case text form. Default: none. It must be a message of the
+    same conversation that the sender may read, otherwise NOT_FOUND (MESSAGE_NOT_FOUND); one that was deleted will do. Readers
+    who joined later can't read it, and get MESSAGE_NOT_FOUND when they ask for it.
+    """
     def __init__(
         self,
         *,

@@ -100,7 +100,12 @@ class Timeline:
 
     def quote(self, message_id: str, message: Message | None) -> None:
         """Take a message that is replied to; None when it can't be had."""
-        self.quotes[message_id] = message
+        self.quotes[message_id] = None
+        if message is not None:
+            fold = MessageFold()
+            fold.take(message)
+            held = fold.get(message.seq)
+            self.quotes[message_id] = as_it_is(held) if held is not None else None
         self.version += 1
 
     # Entries
@@ -138,13 +143,24 @@ class Timeline:
     def add(self, entry: Entry) -> None:
         """Take an entry from the stream."""
         self.settle(entry)
+        if isinstance(entry, MessageChange):
+            self._forget_quote(entry.message_seq)
         if self.loading is not Loading.NOTHING:
             self._insert([entry])
         self.version += 1
 
     def become(self, state: MessageState) -> None:
         """Take what became of a message."""
+        self._forget_quote(state.seq)
         self._show(self._fold.take(state))
+
+    def _forget_quote(self, seq: int) -> None:
+        """Something became of a message that may be quoted: what is shown of it is fetched anew."""
+        self.quotes = {
+            message_id: message
+            for message_id, message in self.quotes.items()
+            if message is None or message.seq != seq
+        }
 
     def settle(self, entry: Entry) -> None:
         """An own message stands in the conversation: it isn't on its way any more."""
@@ -153,6 +169,7 @@ class Timeline:
 
     def gap(self, to_seq: int) -> None:
         """What comes up to a position isn't sent: what is held before it is no part of the stretch any more."""
+        self.quotes = {}
         if self.loading is Loading.NOTHING:
             return
         kept = [entry for entry in self.entries if entry.seq > to_seq]
@@ -169,6 +186,7 @@ class Timeline:
     def drop(self) -> None:
         """Hold nothing any more, apart from what is on its way out."""
         self.entries = []
+        self.quotes = {}
         self._ids = {}
         self._fold = MessageFold()
         self.loading = Loading.NOTHING

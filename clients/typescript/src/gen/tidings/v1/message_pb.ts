@@ -29,7 +29,9 @@ export type MessageContent = Message<"tidings.v1.MessageContent"> & {
   text: string;
 
   /**
-   * The id of the message that this one replies to, a UUIDv7 in lower-case text form. Default: none. It is not checked for existence.
+   * The id of the message that this one replies to, a UUIDv7 in lower-case text form. Default: none. It must be a message of the
+   * same conversation that the sender may read, otherwise NOT_FOUND (MESSAGE_NOT_FOUND); one that was deleted will do. Readers
+   * who joined later can't read it, and get MESSAGE_NOT_FOUND when they ask for it.
    *
    * @generated from field: string reply_to_message_id = 2;
    */

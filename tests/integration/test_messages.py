@@ -1,0 +1,30 @@
+"""What people do with messages, over the real server, by the SDK."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.conftest import Served
+from tests.integration.test_sdk import Watching, client
+from tidings import NotFound
+
+
+async def test_a_reply_is_to_a_message_of_the_conversation(server: Served) -> None:
+    async with (
+        Watching(client(server.address, "alice")) as alice,
+        Watching(client(server.address, "bob")) as bob,
+    ):
+        log = (await alice.sdk.create_group("Plans", ["bob"])).conversation_id
+        other = (await alice.sdk.create_direct("carol")).conversation_id
+        secret = await alice.sdk.send(other, "secret")
+        await secret.sent()
+        reply = await bob.sdk.send(log, "a reply", reply_to=secret.message_id)
+        with pytest.raises(NotFound) as refused:
+            await reply.sent()
+        assert refused.value.reason == "MESSAGE_NOT_FOUND"
+        assert refused.value.field.endswith("content.reply_to_message_id")
+        await bob.sdk.discard(reply.message_id)
+        # Sent at once, the second replies to the first while that is on its way.
+        first = await bob.sdk.send(log, "first")
+        second = await bob.sdk.send(log, "second", reply_to=first.message_id)
+        assert (await first.sent(), await second.sent()) == (2, 3)
