@@ -39,6 +39,8 @@ class Reason(IntEnum):
     OTHER_NODE = 25
     EDIT_LIMIT = 26
     REACTION_LIMIT = 27
+    MEMBER_NOT_FOUND = 30
+    LAST_OWNER = 31
 
 
 class Code(IntEnum):
@@ -86,6 +88,8 @@ CODES: Mapping[Reason, Code] = MappingProxyType(
         Reason.OTHER_NODE: Code.FAILED_PRECONDITION,
         Reason.EDIT_LIMIT: Code.FAILED_PRECONDITION,
         Reason.REACTION_LIMIT: Code.FAILED_PRECONDITION,
+        Reason.MEMBER_NOT_FOUND: Code.NOT_FOUND,
+        Reason.LAST_OWNER: Code.FAILED_PRECONDITION,
     }
 )
 """The status code of each reason: the only place where the two meet."""
@@ -141,6 +145,13 @@ def message_not_found(field: str) -> DomainError:
         Reason.MESSAGE_NOT_FOUND,
         "There is no such message among those that the caller may read.",
         field=field,
+    )
+
+
+def member_not_found() -> DomainError:
+    """A user whom a member names is none."""
+    return DomainError(
+        Reason.MEMBER_NOT_FOUND, "The user is no member of the conversation.", field="user_id"
     )
 
 

@@ -8,7 +8,14 @@ import pytest
 
 from tests.integration.conftest import Serve
 from tests.integration.test_sdk import Watching, client
-from tidings import ConversationUpdated, InvalidArgument, PermissionDenied
+from tidings import (
+    ConversationUpdated,
+    FailedPrecondition,
+    InvalidArgument,
+    MemberRole,
+    MemberRoleSet,
+    PermissionDenied,
+)
 
 
 async def test_settings(serve: Serve) -> None:
@@ -36,3 +43,29 @@ async def test_settings(serve: Serve) -> None:
         with pytest.raises(InvalidArgument) as refused:
             await alice.sdk.update_conversation(group)
         assert refused.value.field == "update_mask"
+
+
+async def test_roles(serve: Serve) -> None:
+    server = await serve()
+    async with (
+        Watching(client(server.address, "alice")) as alice,
+        Watching(client(server.address, "bob")) as bob,
+    ):
+        group = (await alice.sdk.create_group("Plan", ["bob", "carol"])).conversation_id
+        await alice.sdk.set_role(group, "bob", MemberRole.ADMIN)
+        assert await alice.sdk.set_role(group, "bob", MemberRole.ADMIN) == 0
+        await bob.sdk.set_role(group, "carol", MemberRole.GUEST)
+        with pytest.raises(FailedPrecondition) as refused:
+            await alice.sdk.leave(group)
+        assert refused.value.reason == "LAST_OWNER"
+        seq = await alice.sdk.transfer_ownership(group, "bob")
+        await bob.until(lambda: bob.of(MemberRoleSet)[2:])
+        told = bob.of(MemberRoleSet)[-1]
+        assert (told.seq, told.roles) == (
+            seq,
+            {"bob": MemberRole.OWNER, "alice": MemberRole.ADMIN},
+        )
+        roles = {member.user_id: member.role async for member in bob.sdk.members(group)}
+        assert roles == {**told.roles, "carol": MemberRole.GUEST}
+        assert (await alice.sdk.get_conversation(group)).role is MemberRole.ADMIN
+        await alice.sdk.leave(group)

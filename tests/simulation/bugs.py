@@ -20,6 +20,7 @@ from tidings import _logs, _outbox
 from tidings_server import node
 from tidings_server.bus.redis import bus as redis_bus
 from tidings_server.bus.redis import publisher
+from tidings_server.core import memberships, permissions, state
 from tidings_server.core.entries import MESSAGE_CHANGES
 from tidings_server.delivery import catch_up, hub, outbox, position, resume, session, sync
 from tidings_server.errors import store_unavailable
@@ -524,6 +525,32 @@ BUGS = {
             ),
             200,
             _redis,
+        ),
+        Bug(
+            "last-owner-leaves",
+            "the only owner of a group may leave it",
+            lambda: changed(
+                permissions, "check_owner_stays", "state.owner_count <= 1", "state.seq < 0"
+            ),
+            60,
+        ),
+        Bug(
+            "rank-overlooked",
+            "who may give roles gives every role to everybody",
+            lambda: changed(permissions, "check_rank", "membership.role is not", "None is"),
+            100,
+        ),
+        Bug(
+            "role-not-written",
+            "a role that was given is not in the row of the member",
+            lambda: changed(memberships, "fold_membership", "role=given", "role=before.role"),
+            60,
+        ),
+        Bug(
+            "settings-overlooked",
+            "a change of a setting is not folded into the state",
+            lambda: changed(state, "fold", "**dict(changes)", "**{}"),
+            60,
         ),
         Bug(
             "sdk-applied-when-handed-on",

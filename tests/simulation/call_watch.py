@@ -44,8 +44,28 @@ _CHANGES: dict[str, tuple[type[Message], type[Message]]] = {
         conversation_service_pb2.LeaveConversationRequest,
         conversation_service_pb2.LeaveConversationResponse,
     ),
+    "UpdateConversation": (
+        conversation_service_pb2.UpdateConversationRequest,
+        conversation_service_pb2.UpdateConversationResponse,
+    ),
+    "SetRole": (
+        conversation_service_pb2.SetRoleRequest,
+        conversation_service_pb2.SetRoleResponse,
+    ),
+    "TransferOwnership": (
+        conversation_service_pb2.TransferOwnershipRequest,
+        conversation_service_pb2.TransferOwnershipResponse,
+    ),
 }
 _READS: dict[str, tuple[type[Message], type[Message]]] = {
+    "GetConversation": (
+        conversation_service_pb2.GetConversationRequest,
+        conversation_service_pb2.GetConversationResponse,
+    ),
+    "ListConversations": (
+        conversation_service_pb2.ListConversationsRequest,
+        conversation_service_pb2.ListConversationsResponse,
+    ),
     "ListHistory": (
         message_service_pb2.ListHistoryRequest,
         message_service_pb2.ListHistoryResponse,
@@ -135,7 +155,7 @@ class CallWatch:
 
     def _read(self, call: _Call, answer: Message) -> None:
         request = call.request
-        name: str = request.conversation_id  # type: ignore[union-attr]
+        name: str = getattr(request, "conversation_id", "")
         judge, user = self._judge, self.user
         match answer:
             case message_service_pb2.ListHistoryResponse():
@@ -151,6 +171,11 @@ class CallWatch:
                 judge.fetched(user, name, entry.seq, state, call.known, self.who)
             case receipt_service_pb2.MarkReadResponse():
                 judge.mark_told(name, user, 0, answer.read_seq, self.who)
+            case conversation_service_pb2.GetConversationResponse():
+                judge.conversation_told(user, answer.conversation, self.who)
+            case conversation_service_pb2.ListConversationsResponse():
+                for conversation in answer.conversations:
+                    judge.conversation_told(user, conversation, self.who)
             case receipt_service_pb2.MarkDeliveredResponse():
                 judge.mark_told(name, user, answer.delivered_seq, 0, self.who)
             case receipt_service_pb2.ListReceiptsResponse():

@@ -9,6 +9,7 @@ from tidings._ids import id_time_ms
 from tidings.v1 import chat_service_pb2, message_pb2
 
 from .became import erased, without_content
+from .rules import SETTINGS, settings_at
 from .sdk_device import SdkDevice
 from .truth import OPEN
 from .violation import Violation
@@ -119,7 +120,8 @@ class Quiet:
                 log.head,
                 len(log.members()),
                 stay.first,
-                MemberRole.OWNER if user in log.owners else MemberRole.MEMBER,
+                MemberRole(log.roles[user]),
+                *settings_at(log, log.head).values(),
                 read,
                 log.ordinal - max(stay.before, messages),
             )
@@ -128,6 +130,7 @@ class Quiet:
                 conversation.member_count,
                 conversation.join_seq,
                 conversation.role,
+                *(getattr(conversation, name) for name in SETTINGS),
                 conversation.read_seq,
                 conversation.unread_count,
             )
@@ -136,9 +139,9 @@ class Quiet:
             counted = unread.counts.get(name)
             if (counted.unread_count if counted else 0) != expected[-1]:
                 raise Violation("I12", f"{user} has {counted} unread of {expected[-1]} in {name}")
-            members = [m.user_id async for m in client.members(name, page_size=2)]
-            if members != log.members():
-                raise Violation("I12", f"{name} has {members}, the log says {log.members()}")
+            members = {m.user_id: m.role async for m in client.members(name, page_size=2)}
+            if list(members) != log.members() or members != log.roles:
+                raise Violation("I12", f"{name} has {members}, the log says {log.roles}")
             if device.data.positions.get(name, 0) != conversation.head_seq:
                 raise Violation("I12", f"{device.name} has another head of {name}")
             await self._messages(device, client, name)

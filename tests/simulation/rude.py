@@ -274,7 +274,21 @@ class RudeDevice:
         command = request.commands.add(command_id=self._next)
         self._next += 1
         user = f"user{rng.randrange(3)}"
-        match rng.randrange(8):
+        match rng.randrange(11):
+            case 10:
+                command.transfer_ownership.conversation_id = conversation
+                command.transfer_ownership.request_id = change_id
+                command.transfer_ownership.user_id = user
+            case 9:
+                command.set_role.conversation_id = conversation
+                command.set_role.request_id = change_id
+                command.set_role.user_id = user
+                command.set_role.role = rng.choice(conversation_pb2.MemberRole.values()[1:])
+            case 8:
+                command.update_conversation.conversation_id = conversation
+                command.update_conversation.request_id = change_id
+                command.update_conversation.settings.title = rng.choice(("", "rude", self.name))
+                command.update_conversation.update_mask.paths.append("title")
             case 7:
                 command.set_reaction.conversation_id = conversation
                 command.set_reaction.request_id = change_id

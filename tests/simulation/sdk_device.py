@@ -9,13 +9,24 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from tidings import Client, ClientConfig, ConnectionStatus, Event, Gap, HistoryOrder, TidingsError
+from tidings import (
+    Client,
+    ClientConfig,
+    ConnectionStatus,
+    Event,
+    Gap,
+    HistoryOrder,
+    Member,
+    MemberRole,
+    TidingsError,
+)
 
 from .app import App, AppData, Said
 from .call_watch import CallWatch
 from .clock import SimClock
 from .loop import Process, SimLoop
 from .network import DeviceEnd, Network
+from .rules import SETTINGS
 from .state_store import DeviceDisk, SimStateStore
 from .stream_watch import StreamWatch
 from .violation import Violation
@@ -255,7 +266,9 @@ class SdkDevice:
             case "create direct":
                 await client.create_direct(users[0])
             case "add":
-                await client.add_members(conversation, users)
+                roles = rng.choices(list(MemberRole), weights=(5, 2, 1, 1, 1, 1), k=len(users))
+                members = [Member(u, role) for u, role in zip(users, roles, strict=True)]
+                await client.add_members(conversation, members)
             case "remove":
                 await client.remove_member(conversation, users[0])
             case "remove and add":
@@ -264,6 +277,18 @@ class SdkDevice:
                 await client.add_members(conversation, users)
             case "leave":
                 await client.leave(conversation)
+            case "settings":
+                names = rng.sample(SETTINGS, rng.choice((1, 1, 2)))
+                changes = {name: rng.choice(("", "a", f"{self.name}")) for name in names}
+                await client.update_conversation(conversation, **changes)
+            case "role":
+                role = rng.choice([role for role in MemberRole if role])
+                whom = rng.choice((users[0], users[0], self.user))
+                await client.set_role(conversation, whom, role)
+            case "transfer":
+                await client.transfer_ownership(conversation, users[0])
+            case "look":
+                await client.get_conversation(conversation)
             case "read":
                 head = self.data.positions.get(conversation, 0)
                 if head:

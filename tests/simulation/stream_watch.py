@@ -249,6 +249,9 @@ class StreamWatch:
                 "add_members",
                 "remove_member",
                 "leave_conversation",
+                "update_conversation",
+                "set_role",
+                "transfer_ownership",
             ):
                 seq = getattr(result, outcome).seq
             self._judge.outcome(attempt, name, seq, error)

@@ -12,11 +12,12 @@ from tidings.v1 import chat_service_pb2, entry_pb2
 from tidings_server.storage.base import APPLIED, Append, Outcome
 from tidings_server.storage.memory import MemoryDisk
 
+from .rules import OWNER, allowed, change_roles, has_owner
 from .violation import Violation
 
 OPEN = 1 << 62
-_OWNER = 2
 _DIRECT = 1
+_IN_DIRECT = ("message", "message_edited", "message_deleted", "reaction_set")
 
 
 @dataclass(slots=True)
@@ -38,7 +39,8 @@ class Log:
     raw: list[bytes] = field(default_factory=list)
     by_id: dict[tuple[str, str], int] = field(default_factory=dict)
     stays: dict[str, list[Stay]] = field(default_factory=dict)
-    owners: set[str] = field(default_factory=set)
+    roles: dict[str, int] = field(default_factory=dict)
+    """The members now, and the role of each."""
     kind: int = 0
     ordinal: int = 0
     stamp: int = 0
@@ -47,6 +49,11 @@ class Log:
     def head(self) -> int:
         """The newest position."""
         return len(self.entries)
+
+    @property
+    def owners(self) -> set[str]:
+        """The owners now."""
+        return {user for user, role in self.roles.items() if role == OWNER}
 
     def members(self) -> list[str]:
         """The members now, sorted."""
@@ -165,22 +172,23 @@ class Truth:
             log.kind = entry.conversation_created.kind
             self.created[user, entry.id] = log.name
             self._join(log, entry, entry.conversation_created.members, where)
+            change_roles(log.roles, entry)
             return
         if not log.is_member(user):
             raise Violation("decision", f"{where}: {kind} by {user}, who is no member")
+        if log.kind == _DIRECT and kind not in _IN_DIRECT:
+            raise Violation("decision", f"{where}: {kind} in a direct conversation")
+        allowed(log, entry, where)
         self._decided(log, entry, where)
         if kind == "members_added":
-            if user not in log.owners or log.kind == _DIRECT:
-                raise Violation("decision", f"{where}: {user} may not add members")
             self._join(log, entry, entry.members_added.members, where)
         elif kind == "member_removed":
             removed = entry.member_removed.user_id
-            if log.kind == _DIRECT or (removed != user and user not in log.owners):
-                raise Violation("decision", f"{where}: {user} may not remove {removed}")
             if not log.is_member(removed):
                 raise Violation("decision", f"{where}: {removed} was no member")
             log.stays[removed][-1].last = entry.seq
-            log.owners.discard(removed)
+        change_roles(log.roles, entry)
+        has_owner(log, where)
 
     def _join(self, log: Log, entry: entry_pb2.Entry, members: object, where: str) -> None:
         for member in members:  # type: ignore[attr-defined]
@@ -188,8 +196,6 @@ class Truth:
                 raise Violation("decision", f"{where}: {member.user_id} was a member already")
             stays = log.stays.setdefault(member.user_id, [])
             stays.append(Stay(entry.seq, log.ordinal))
-            if member.role == _OWNER:
-                log.owners.add(member.user_id)
 
 
 class WatchedDisk(MemoryDisk):

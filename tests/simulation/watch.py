@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
-from tidings.v1 import conversation_service_pb2, entry_pb2, error_pb2, event_pb2, message_pb2
+from tidings.v1 import (
+    conversation_pb2,
+    conversation_service_pb2,
+    entry_pb2,
+    error_pb2,
+    event_pb2,
+    message_pb2,
+)
 from tidings_server.errors import Reason
 
+from . import rules
 from .attempts import Attempt, Ledger
 from .became import asked_as, erased, fresh, told, without_content
 from .truth import Log, Truth
@@ -111,6 +119,13 @@ class Judge:
         if not name.startswith("inbox:"):
             fresh(self.truth.log(name), user, seq, state, known, who)
 
+    def conversation_told(
+        self, user: str, conversation: conversation_pb2.Conversation, who: str
+    ) -> None:
+        """A conversation is told. Raises Violation when it is another than its entries say."""
+        self.checks += 1
+        rules.told(self.truth.log(conversation.conversation_id), user, conversation, who)
+
     def mark_told(self, name: str, user: str, delivered: int, read: int, who: str) -> None:
         """A receipt is told. Raises Violation when it lies beyond the head."""
         head = self.truth.log(name).head
@@ -161,6 +176,13 @@ def begin_attempt(
         | conversation_service_pb2.LeaveConversationRequest,
     ):
         content, change_id = b"member_removed", request.request_id
+    elif isinstance(request, conversation_service_pb2.UpdateConversationRequest):
+        content, change_id = b"conversation_updated", request.request_id
+    elif isinstance(
+        request,
+        conversation_service_pb2.SetRoleRequest | conversation_service_pb2.TransferOwnershipRequest,
+    ):
+        content, change_id = b"member_role_set", request.request_id
     else:
         return None, name
     attempt = judge.ledger.begin((name, user, change_id), content, who, judge.truth)

@@ -25,6 +25,10 @@ _SDK_ACTIONS = {
     "list": 3,
     "quarrel": 8,
     "change a message": 16,
+    "settings": 4,
+    "role": 6,
+    "transfer": 2,
+    "look": 4,
 }
 _RUDE_ACTIONS = {
     "say": 30,
@@ -109,7 +113,7 @@ class Workload:
                 for other in world.sdk:
                     if other.user != device.user:
                         other.say(conversation, rng.choice((1, 4)))
-            case "remove":
+            case "remove" | "role" | "transfer":
                 device.call_on(what, conversation, [self._whom(device, conversation, rng)])
             case _:
                 device.call_on(what, conversation, [])

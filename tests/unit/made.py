@@ -21,6 +21,7 @@ from tidings_server.core.entries import (
     ConversationUpdated,
     Entry,
     MemberRemoved,
+    MemberRoleSet,
     MembersAdded,
     MessageDeleted,
     MessageEdited,
@@ -28,6 +29,7 @@ from tidings_server.core.entries import (
     NewMember,
     ReactionSet,
     Role,
+    RoleChange,
 )
 from tidings_server.core.ids import id_bytes, uuid7
 from tidings_server.core.pages import Page
@@ -47,6 +49,9 @@ kinds = st.sampled_from(ConversationKind)
 members = st.lists(
     st.builds(NewMember, user_ids, roles), min_size=1, max_size=4, unique_by=lambda m: m.user_id
 ).map(tuple)
+role_changes = st.lists(
+    st.builds(RoleChange, user_ids, roles, st.none() | roles), min_size=1, max_size=2
+).map(tuple)
 changes = st.lists(st.sampled_from(SETTINGS), unique=True).flatmap(
     lambda names: st.tuples(*(st.tuples(st.just(n), texts) for n in SETTINGS if n in names))
 )
@@ -64,7 +69,8 @@ bodies: st.SearchStrategy[Body] = st.one_of(
     st.builds(ReactionSet, positions, texts, texts),
     st.builds(ConversationCreated, kinds, texts, members),
     st.builds(MembersAdded, members),
-    st.builds(MemberRemoved, user_ids),
+    st.builds(MemberRemoved, user_ids, st.none() | roles),
+    st.builds(MemberRoleSet, role_changes),
     st.builds(ConversationUpdated, changes),
     st.builds(ConversationJoined, uuids, kinds, texts, positions, roles, texts),
     st.builds(ConversationLeft, uuids, positions),

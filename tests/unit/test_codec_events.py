@@ -65,6 +65,8 @@ RESULTS: list[tuple[c.Result, str]] = [
     (c.ConversationChanged(c.RemoveMember, 7), "remove_member"),
     (c.ConversationChanged(c.LeaveConversation, 7), "leave_conversation"),
     (c.ConversationChanged(c.UpdateConversation, 7), "update_conversation"),
+    (c.ConversationChanged(c.SetRole, 7), "set_role"),
+    (c.ConversationChanged(c.TransferOwnership, 7), "transfer_ownership"),
     (c.ConversationGot(VIEW, created=True), "create_conversation"),
     (c.Delivered(3), "mark_delivered"),
     (c.Read(3, 4), "mark_read"),

@@ -25,10 +25,16 @@ MORE = {
     Role.GUEST: {Right.READ, Right.REACT, Right.DELETE, Right.LEAVE},
     Role.MEMBER: {Right.POST, Right.EDIT},
     Role.MODERATOR: {Right.DELETE_OTHERS, Right.REMOVE_MEMBERS},
-    Role.ADMIN: {Right.ADD_MEMBERS, Right.UPDATE},
+    Role.ADMIN: {Right.ADD_MEMBERS, Right.UPDATE, Right.SET_ROLES},
     Role.OWNER: set(),
 }
-FIXED = {Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE, Right.UPDATE}
+FIXED = {
+    Right.ADD_MEMBERS,
+    Right.REMOVE_MEMBERS,
+    Right.LEAVE,
+    Right.UPDATE,
+    Right.SET_ROLES,
+}
 
 
 def allowed(role: Role) -> set[Right]:

@@ -196,6 +196,8 @@ async def test_every_kind_of_command_has_its_result(world: World, log: str) -> N
         "set_status": Command(),
         "refresh_token": Command(refresh_token=chat_service_pb2.RefreshToken(token="alice/phone")),
         "update_conversation": Command(),
+        "set_role": Command(),
+        "transfer_ownership": Command(),
         "leave_conversation": Command(),
     }
     own = await world.post(log, "alice")
@@ -218,6 +220,11 @@ async def test_every_kind_of_command_has_its_result(world: World, log: str) -> N
     update = commands["update_conversation"].update_conversation
     update.conversation_id, update.request_id = log, world.new_id()
     update.update_mask.paths.append("title")
+    for name, role in (("set_role", 3), ("transfer_ownership", 0)):
+        request = getattr(commands[name], name)
+        request.conversation_id, request.request_id, request.user_id = log, world.new_id(), "bob"
+        if role:
+            request.role = role
     commands["leave_conversation"].leave_conversation.conversation_id = log
     commands["leave_conversation"].leave_conversation.request_id = other
     commands["set_status"].set_status.status_text = "here"

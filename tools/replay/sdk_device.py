@@ -17,6 +17,7 @@ _KINDS = {
     tidings.MembersAdded: "members_added",
     tidings.MemberRemoved: "member_removed",
     tidings.ConversationUpdated: "conversation_updated",
+    tidings.MemberRoleSet: "member_role_set",
     tidings.ConversationJoined: "conversation_joined",
     tidings.ConversationLeft: "conversation_left",
 }

@@ -143,7 +143,7 @@ class Operations(abc.ABC):
         *,
         request_id: str | None = None,
     ) -> int:
-        """Add users to a group that the caller owns.
+        """Add users to a group, with roles below the caller's unless they own it.
 
         Args:
             conversation_id: The group.
@@ -175,7 +175,7 @@ class Operations(abc.ABC):
     async def remove_member(
         self, conversation_id: str, user_id: str, *, request_id: str | None = None
     ) -> int:
-        """Remove a member from a group that the caller owns; returns the entry's position, 0 when it was no member."""
+        """Remove a member of lower rank from a group; returns the entry's position, 0 when it was no member."""
         answer = await self._call(
             f"{_CONVERSATIONS}/RemoveMember",
             conversation_service_pb2.RemoveMemberRequest(
@@ -188,7 +188,10 @@ class Operations(abc.ABC):
         return answer.seq
 
     async def leave(self, conversation_id: str, *, request_id: str | None = None) -> int:
-        """Leave a group; returns the position of the entry, the last that the caller may read."""
+        """Leave a group; returns the position of the entry, the last that the caller may read.
+
+        The only owner can't while others are members: see `transfer_ownership`.
+        """
         answer = await self._call(
             f"{_CONVERSATIONS}/LeaveConversation",
             conversation_service_pb2.LeaveConversationRequest(
@@ -237,6 +240,48 @@ class Operations(abc.ABC):
                 update_mask=field_mask_pb2.FieldMask(paths=changes),
             ),
             conversation_service_pb2.UpdateConversationResponse.FromString,
+        )
+        return answer.seq
+
+    async def set_role(
+        self,
+        conversation_id: str,
+        user_id: str,
+        role: models.MemberRole,
+        *,
+        request_id: str | None = None,
+    ) -> int:
+        """Give a member of a group a role below the caller's, or as an owner any.
+
+        Returns the position of the entry, 0 when the member had the role already.
+        """
+        answer = await self._call(
+            f"{_CONVERSATIONS}/SetRole",
+            conversation_service_pb2.SetRoleRequest(
+                conversation_id=conversation_id,
+                request_id=request_id or self._new_id(),
+                user_id=user_id,
+                role=conversation_pb2.MemberRole.ValueType(role),
+            ),
+            conversation_service_pb2.SetRoleResponse.FromString,
+        )
+        return answer.seq
+
+    async def transfer_ownership(
+        self, conversation_id: str, user_id: str, *, request_id: str | None = None
+    ) -> int:
+        """Make another member an owner of a group, and the caller, who is one, an admin.
+
+        Returns the position of the entry.
+        """
+        answer = await self._call(
+            f"{_CONVERSATIONS}/TransferOwnership",
+            conversation_service_pb2.TransferOwnershipRequest(
+                conversation_id=conversation_id,
+                request_id=request_id or self._new_id(),
+                user_id=user_id,
+            ),
+            conversation_service_pb2.TransferOwnershipResponse.FromString,
         )
         return answer.seq
 

@@ -249,6 +249,21 @@ def entry_of(
             user_id=sender,
             entry_id=entry_id,
             removed_user_id=entry.member_removed.user_id,
+            role=models.MemberRole(entry.member_removed.role),
+        )
+    if body == "member_role_set":
+        return events.MemberRoleSet(
+            conversation_id=log,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            roles={
+                change.user_id: models.MemberRole(change.role)
+                for change in entry.member_role_set.changes
+            },
         )
     if body == "conversation_updated":
         settings = entry.conversation_updated.settings

@@ -24,6 +24,7 @@ __all__ = [
     "IncarnationChanged",
     "LogEntry",
     "MemberRemoved",
+    "MemberRoleSet",
     "MembersAdded",
     "Message",
     "MessageChange",
@@ -185,14 +186,31 @@ class MembersAdded(LogEntry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberRemoved(LogEntry):
-    """A membership ended. It is the last entry that the removed user gets."""
+    """A membership ended. It is the last entry that the removed user gets.
+
+    Attributes:
+        removed_user_id: Whose membership.
+        role: The role that they had; UNSPECIFIED where an old server does not tell it.
+    """
 
     removed_user_id: str
+    role: MemberRole = MemberRole.UNSPECIFIED
 
     @property
     def left(self) -> bool:
         """Whether the user left, rather than being removed by another."""
         return self.removed_user_id == self.user_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRoleSet(LogEntry):
+    """Members have other roles: one or, where an ownership was transferred, two.
+
+    Attributes:
+        roles: The role of each of them from here on, by user id.
+    """
+
+    roles: Mapping[str, MemberRole]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -445,6 +463,7 @@ Entry: TypeAlias = (
     | ConversationCreated
     | MembersAdded
     | MemberRemoved
+    | MemberRoleSet
     | ConversationUpdated
     | ConversationJoined
     | ConversationLeft

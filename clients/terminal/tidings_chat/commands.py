@@ -31,6 +31,8 @@ SPECS: Final = (
     Spec("group", "title user …", "make a group; a title of several words in “quotes”", 2, None),
     Spec("add", "user …", "add people to this group", 1, None),
     Spec("remove", "user", "remove somebody from this group", 1, 1),
+    Spec("role", "user guest|member|moderator|admin|owner", "give somebody a role here", 2, 2),
+    Spec("owner", "user", "make somebody the owner of this group in your place", 1, 1),
     Spec("leave", "", "leave this group"),
     Spec("title", "text", "give this group another title", 1, None),
     Spec("describe", "[text]", "say what this group is for", 0, None),

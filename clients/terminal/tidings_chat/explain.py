@@ -10,6 +10,8 @@ _BY_REASON: Final = {
     "CONVERSATION_NOT_FOUND": "you are not a member of this conversation",
     "MESSAGE_NOT_FOUND": "there is no such message",
     "RIGHT_MISSING": "your role here does not allow this",
+    "MEMBER_NOT_FOUND": "there is no such member",
+    "LAST_OWNER": "make somebody else the owner first, with /owner",
     "DENIED": "the server doesn't allow this",
     "TOO_LARGE": "it is too large",
     "TOKEN_INVALID": "the server doesn't accept the token",

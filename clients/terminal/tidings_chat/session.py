@@ -14,6 +14,7 @@ from tidings import (
     ConnectionState,
     Conversation,
     Member,
+    MemberRole,
     MessageFailed,
     Presence,
     TidingsError,
@@ -276,6 +277,14 @@ class ChatSession:
     async def delete(self, chat: Chat, seq: int) -> None:
         """Delete a message for everybody. Raises TidingsError."""
         await self._connected().delete_message(chat.conversation_id, seq)
+
+    async def set_role(self, chat: Chat, user_id: str, role: MemberRole) -> None:
+        """Give a member of a group a role. Raises TidingsError."""
+        await self._connected().set_role(chat.conversation_id, user_id, role)
+
+    async def transfer(self, chat: Chat, user_id: str) -> None:
+        """Make another member the owner. Raises TidingsError."""
+        await self._connected().transfer_ownership(chat.conversation_id, user_id)
 
     async def update(
         self, chat: Chat, *, title: str | None = None, description: str | None = None

@@ -12,6 +12,8 @@ from tidings import (
     ConversationUpdated,
     Entry,
     MemberRemoved,
+    MemberRole,
+    MemberRoleSet,
     MembersAdded,
     Message,
     UnknownEntry,
@@ -24,6 +26,13 @@ from .text import clean, one_line
 
 _RUN: Final = timedelta(minutes=5)
 _NAMES_AT_ONCE: Final = 3
+_ROLES: Final = {
+    MemberRole.GUEST: "a guest",
+    MemberRole.MEMBER: "a member",
+    MemberRole.MODERATOR: "a moderator",
+    MemberRole.ADMIN: "an admin",
+    MemberRole.OWNER: "an owner",
+}
 _REACTIONS: Final = 4
 
 
@@ -249,6 +258,12 @@ def describe(entry: Entry, me: str) -> str:
         if entry.left:
             return f"{who} left"
         return f"{who} removed {_names([entry.removed_user_id], me)}"
+    if isinstance(entry, MemberRoleSet):
+        given = [
+            f"{_names([user], me)} {_ROLES.get(role, role.name.lower())}"
+            for user, role in entry.roles.items()
+        ]
+        return f"{who} made {' and '.join(given)}"
     if isinstance(entry, ConversationUpdated):
         return f"{who} {_updated(entry)}"
     if isinstance(entry, UnknownEntry):

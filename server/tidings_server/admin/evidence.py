@@ -12,8 +12,12 @@ from ..core.entries import (
     ConversationUpdated,
     Entry,
     MemberRemoved,
+    MemberRoleSet,
     MembersAdded,
+    MessageDeleted,
+    MessageEdited,
     MessagePosted,
+    ReactionSet,
     UnknownBody,
 )
 from ..core.ids import is_inbox, node_tag
@@ -38,6 +42,10 @@ KINDS: dict[type[Body], str] = {
     MembersAdded: "members_added",
     MemberRemoved: "member_removed",
     ConversationUpdated: "conversation_updated",
+    MemberRoleSet: "member_role_set",
+    MessageEdited: "message_edited",
+    MessageDeleted: "message_deleted",
+    ReactionSet: "reaction_set",
     ConversationJoined: "conversation_joined",
     ConversationLeft: "conversation_left",
     UnknownBody: "unknown",

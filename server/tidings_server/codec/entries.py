@@ -19,6 +19,7 @@ from ..core.entries import (
     ConversationUpdated,
     Entry,
     MemberRemoved,
+    MemberRoleSet,
     MembersAdded,
     MessageDeleted,
     MessageEdited,
@@ -26,6 +27,7 @@ from ..core.entries import (
     NewMember,
     ReactionSet,
     Role,
+    RoleChange,
     UnknownBody,
 )
 from .fields import to_ms
@@ -115,8 +117,17 @@ def _encode_body(seq: int, body: Body) -> bytes:
         case MembersAdded(members):
             for m in members:
                 entry.members_added.members.add(user_id=m.user_id, role=m.role.value, join_seq=seq)
-        case MemberRemoved(user_id):
+        case MemberRemoved(user_id, role):
             entry.member_removed.user_id = user_id
+            entry.member_removed.role = _number(role)
+        case MemberRoleSet(role_changes):
+            entry.member_role_set.SetInParent()
+            for change in role_changes:
+                entry.member_role_set.changes.add(
+                    user_id=change.user_id,
+                    role=_number(change.role),
+                    previous_role=_number(change.before),
+                )
         case ConversationUpdated(changes):
             updated = entry.conversation_updated
             updated.SetInParent()
@@ -179,7 +190,15 @@ def _decode_known(entry: entry_pb2.Entry) -> Body:
         case "members_added":
             return MembersAdded(_members(entry.members_added.members))
         case "member_removed":
-            return MemberRemoved(entry.member_removed.user_id)
+            removed = entry.member_removed
+            return MemberRemoved(removed.user_id, _role(removed.role))
+        case "member_role_set":
+            return MemberRoleSet(
+                tuple(
+                    RoleChange(change.user_id, Role(change.role), _role(change.previous_role))
+                    for change in entry.member_role_set.changes
+                )
+            )
         case "conversation_updated":
             updated = entry.conversation_updated
             return ConversationUpdated(decode_settings(updated.settings, updated.update_mask))
@@ -201,3 +220,11 @@ def _decode_known(entry: entry_pb2.Entry) -> Body:
 
 def _members(members: Iterable[conversation_pb2.Member]) -> tuple[NewMember, ...]:
     return tuple(NewMember(m.user_id, Role(m.role)) for m in members)
+
+
+def _number(role: Role | None) -> conversation_pb2.MemberRole.ValueType:
+    return role.value if role else 0  # type: ignore[return-value]
+
+
+def _role(number: int) -> Role | None:
+    return Role(number) if number else None

@@ -58,6 +58,8 @@ _CHANGE_RESPONSES: dict[type, Callable[..., Message]] = {
     c.RemoveMember: conversation_service_pb2.RemoveMemberResponse,
     c.LeaveConversation: conversation_service_pb2.LeaveConversationResponse,
     c.UpdateConversation: conversation_service_pb2.UpdateConversationResponse,
+    c.SetRole: conversation_service_pb2.SetRoleResponse,
+    c.TransferOwnership: conversation_service_pb2.TransferOwnershipResponse,
 }
 
 

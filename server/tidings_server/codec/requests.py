@@ -72,6 +72,8 @@ class RequestReader:
             conversation_service_pb2.RemoveMemberRequest: self._remove_member,
             conversation_service_pb2.LeaveConversationRequest: self._leave,
             conversation_service_pb2.UpdateConversationRequest: self._update,
+            conversation_service_pb2.SetRoleRequest: self._set_role,
+            conversation_service_pb2.TransferOwnershipRequest: self._transfer,
             presence_service_pb2.SetStatusRequest: self._set_status,
             conversation_service_pb2.GetConversationRequest: self._get_conversation,
             conversation_service_pb2.ListConversationsRequest: self._list_conversations,
@@ -315,6 +317,23 @@ class RequestReader:
             fields.conversation_id(r.conversation_id),
             fields.change_id("request_id", r.request_id),
             read_settings(r.settings, r.update_mask),
+        )
+
+    def _set_role(self, r: conversation_service_pb2.SetRoleRequest) -> c.SetRole:
+        return c.SetRole(
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
+            fields.user("user_id", r.user_id),
+            fields.role("role", r.role),
+        )
+
+    def _transfer(
+        self, r: conversation_service_pb2.TransferOwnershipRequest
+    ) -> c.TransferOwnership:
+        return c.TransferOwnership(
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
+            fields.user("user_id", r.user_id),
         )
 
     def _get_conversation(

@@ -136,6 +136,25 @@ class UpdateConversation:
 
 
 @dataclass(frozen=True, slots=True)
+class SetRole:
+    """Gives a member a role."""
+
+    conversation_id: str
+    id: ChangeId
+    user_id: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class TransferOwnership:
+    """Makes another member an owner, and the caller an admin."""
+
+    conversation_id: str
+    id: ChangeId
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class MarkDelivered:
     """Moves the caller's delivered mark."""
 
@@ -245,6 +264,8 @@ Command = (
     | RemoveMember
     | LeaveConversation
     | UpdateConversation
+    | SetRole
+    | TransferOwnership
     | MarkDelivered
     | MarkRead
     | RefreshToken

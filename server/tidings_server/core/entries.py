@@ -75,9 +75,28 @@ class MembersAdded:
 
 @dataclass(frozen=True, slots=True)
 class MemberRemoved:
-    """A membership ended. It is the last entry of its page."""
+    """A membership ended. It is the last entry of its page. `role` is the one that the member had; the first version
+    does not tell it.
+    """
 
     user_id: str
+    role: Role | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChange:
+    """A member's new role, in the place of the one before."""
+
+    user_id: str
+    role: Role
+    before: Role | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRoleSet:
+    """Members have other roles."""
+
+    changes: tuple[RoleChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +160,7 @@ Body = (
     | MembersAdded
     | MemberRemoved
     | ConversationUpdated
+    | MemberRoleSet
     | ConversationJoined
     | ConversationLeft
     | UnknownBody
@@ -151,6 +171,7 @@ STATE_BODIES = (
     MembersAdded,
     MemberRemoved,
     ConversationUpdated,
+    MemberRoleSet,
     ConversationJoined,
     ConversationLeft,
     UnknownBody,

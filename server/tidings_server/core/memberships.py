@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .entries import Body, ConversationCreated, Entry, MemberRemoved, MembersAdded, Role
+from .entries import (
+    Body,
+    ConversationCreated,
+    Entry,
+    MemberRemoved,
+    MemberRoleSet,
+    MembersAdded,
+    Role,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ def affected_users(body: Body) -> list[str]:
             return [m.user_id for m in members]
         case MemberRemoved(user_id=user_id):
             return [user_id]
+        case MemberRoleSet(changes=changes):
+            return [change.user_id for change in changes]
     return []
 
 
@@ -92,4 +102,9 @@ def fold_membership(before: Membership | None, entry: Entry, user_id: str) -> Me
                 return before
             ended = replace(before.intervals[-1], removed_seq=entry.seq)
             return replace(before, as_of=entry.seq, intervals=(*before.intervals[:-1], ended))
+        case MemberRoleSet(changes=changes):
+            given = next((c.role for c in changes if c.user_id == user_id), None)
+            if given is None or before is None or not before.current:
+                return before
+            return replace(before, as_of=entry.seq, role=given)
     return before

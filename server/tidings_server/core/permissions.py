@@ -23,6 +23,7 @@ class Right(IntEnum):
     REMOVE_MEMBERS = 8
     LEAVE = 9
     UPDATE = 10
+    SET_ROLES = 11
 
     @property
     def words(self) -> str:
@@ -53,6 +54,7 @@ FIRST_ROLE: dict[Right, Role] = {
     Right.REMOVE_MEMBERS: Role.MODERATOR,
     Right.ADD_MEMBERS: Role.ADMIN,
     Right.UPDATE: Role.ADMIN,
+    Right.SET_ROLES: Role.ADMIN,
 }
 """The lowest role that has a right, where a conversation says nothing else; those above it have it too."""
 
@@ -63,7 +65,9 @@ RIGHTS: dict[Role, frozenset[Right]] = {
     for role in RANKS
 }
 
-GROUP_ONLY = frozenset({Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE, Right.UPDATE})
+GROUP_ONLY = frozenset(
+    {Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE, Right.UPDATE, Right.SET_ROLES}
+)
 """What nobody does in a direct conversation: nothing of it but its messages changes."""
 
 SETTING_RIGHTS: dict[str, Right] = dict.fromkeys(
@@ -116,6 +120,14 @@ def check_rank(membership: Membership, role: Role) -> None:
     """
     if membership.role is not Role.OWNER and RANKS.index(role) >= RANKS.index(membership.role):
         raise _missing("The caller may do this only with roles below the own one.")
+
+
+def check_owner_stays(state: ConversationState, membership: Membership) -> None:
+    """Whether a member may be no owner any more, by their own doing. Raises LAST_OWNER when they are the only one."""
+    if membership.role is Role.OWNER and state.owner_count <= 1:
+        raise DomainError(
+            Reason.LAST_OWNER, "The caller is the only owner; transfer the ownership first."
+        )
 
 
 def _missing(text: str) -> DomainError:

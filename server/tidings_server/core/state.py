@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .entries import (
@@ -13,7 +14,9 @@ from .entries import (
     ConversationUpdated,
     Entry,
     MemberRemoved,
+    MemberRoleSet,
     MembersAdded,
+    Role,
     UnknownBody,
 )
 from .pages import bucket_of
@@ -30,6 +33,8 @@ class ConversationState:
     conversation, sorted. `readable_only` is set once an entry is met that this version does not
     know: it must not append. `changed_bucket` is the newest bucket in which the page of a change of a
     message is flagged, plus one. `updated_seq` is where a setting was changed last, 0 for never.
+    `owner_count` is the number of owners of a group, or a smaller one of at least 1: where the first version removed
+    members, it is not known who was an owner.
     """
 
     seq: int = 0
@@ -45,6 +50,7 @@ class ConversationState:
     picture: str = ""
     custom_data: str = ""
     updated_seq: int = 0
+    owner_count: int = 1
 
     def as_left(self, last_seq: int) -> ConversationState:
         """What somebody is told of it whose last position is this: no settings, if one was changed since."""
@@ -59,7 +65,7 @@ class ConversationState:
 
 EMPTY = ConversationState()
 
-_LATER = ("changed_bucket", "description", "picture", "custom_data", "updated_seq")
+_LATER = ("changed_bucket", "description", "picture", "custom_data", "updated_seq", "owner_count")
 """Fields that the first version does not know."""
 
 
@@ -85,11 +91,26 @@ def fold(state: ConversationState, entry: Entry) -> ConversationState:
                 create_ms=entry.time_ms,
                 member_count=len(members),
                 peers=tuple(users) if kind is ConversationKind.DIRECT else (),
+                owner_count=max(_owners(m.role for m in members), 1),
             )
         case MembersAdded(members=members):
-            return replace(state, seq=entry.seq, member_count=state.member_count + len(members))
-        case MemberRemoved():
-            return replace(state, seq=entry.seq, member_count=state.member_count - 1)
+            return replace(
+                state,
+                seq=entry.seq,
+                member_count=state.member_count + len(members),
+                owner_count=state.owner_count + _owners(m.role for m in members),
+            )
+        case MemberRemoved(role=role):
+            gone = role is None or role is Role.OWNER
+            return replace(
+                state,
+                seq=entry.seq,
+                member_count=state.member_count - 1,
+                owner_count=max(state.owner_count - gone, 1),
+            )
+        case MemberRoleSet(changes=changes):
+            more = _owners(c.role for c in changes) - _owners(c.before for c in changes)
+            return replace(state, seq=entry.seq, owner_count=max(state.owner_count + more, 1))
         case ConversationUpdated(changes=changes):
             return replace(
                 state,
@@ -100,6 +121,10 @@ def fold(state: ConversationState, entry: Entry) -> ConversationState:
         case UnknownBody():
             return replace(state, seq=entry.seq, readable_only=True)
     return state
+
+
+def _owners(roles: Iterable[Role | None]) -> int:
+    return sum(role is Role.OWNER for role in roles)
 
 
 def told_older(state: ConversationState, seq: int) -> bool:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from ..core.commands import ChangeId
-from ..core.entries import Body, ConversationUpdated, Setting
+from ..core.entries import (
+    Body,
+    ConversationUpdated,
+    MemberRoleSet,
+    Role,
+    RoleChange,
+    Setting,
+)
 from ..core.memberships import Membership
-from ..core.permissions import SETTING_RIGHTS, check
+from ..core.permissions import SETTING_RIGHTS, Right, check, check_owner_stays, check_rank
 from ..core.state import ConversationState
+from ..errors import member_not_found
 from .proposals import Done, Proposal
 
 
@@ -37,3 +45,56 @@ class Update(Proposal):
     def same_as(self, body: Body) -> bool:
         """See `Proposal`. What was so already is not in the entry."""
         return isinstance(body, ConversationUpdated) and set(body.changes) <= set(self.changes)
+
+
+class SetRoles(Proposal):
+    """Other roles of members, each named once."""
+
+    __slots__ = ("roles",)
+
+    def __init__(
+        self, log: str, change_id: ChangeId, user_id: str, done: Done, roles: dict[str, Role]
+    ) -> None:
+        super().__init__(log, change_id, user_id, done)
+        self.roles = roles
+
+    def asked(self) -> Body:
+        """See `Proposal`."""
+        return MemberRoleSet(tuple(RoleChange(user, role) for user, role in self.roles.items()))
+
+    def users(self) -> tuple[str, ...]:
+        """See `Proposal`."""
+        return (self.user_id, *self.roles)
+
+    def decide(
+        self, state: ConversationState, memberships: dict[str, Membership | None]
+    ) -> Body | None:
+        """See `Proposal`."""
+        caller = check(state, memberships[self.user_id], Right.SET_ROLES)
+        changes = []
+        for user, role in self.roles.items():
+            known = memberships[user]
+            if known is None or not known.current:
+                raise member_not_found()
+            if user != self.user_id:
+                check_rank(caller, known.role)
+            if known.role is role:
+                continue
+            check_rank(caller, role)
+            changes.append(RoleChange(user, role, known.role))
+        if Role.OWNER not in self.roles.values() and any(
+            change.user_id == self.user_id for change in changes
+        ):
+            check_owner_stays(state, caller)
+        return MemberRoleSet(tuple(changes)) if changes else None
+
+    def same_as(self, body: Body) -> bool:
+        """See `Proposal`. Who had the role already is not in the entry."""
+        return isinstance(body, MemberRoleSet) and all(
+            self.roles.get(change.user_id) is change.role for change in body.changes
+        )
+
+
+def transferred(caller: str, user: str) -> dict[str, Role]:
+    """The roles that a transfer of ownership gives."""
+    return {user: Role.OWNER, caller: Role.ADMIN}

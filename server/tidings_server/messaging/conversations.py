@@ -20,16 +20,18 @@ from ..core.commands import (
     ListMembers,
     MembersListed,
     RemoveMember,
+    SetRole,
+    TransferOwnership,
     UpdateConversation,
 )
-from ..core.entries import ConversationKind
+from ..core.entries import ConversationKind, Role
 from ..core.ids import direct_conversation_id, group_conversation_id, id_bytes, uuid7
 from ..core.limits import Limits
 from ..core.permissions import Right, check
 from ..core.principal import Principal
 from ..errors import DomainError, Reason, conversation_not_found, invalid, outcome_unknown
 from ..storage.base import Receipt, Store, StoreUnavailable
-from .conversation_changes import Update
+from .conversation_changes import SetRoles, Update, transferred
 from .log_state import LogView
 from .lookup import read_entry
 from .proposals import Add, Create, Remove, Submits, commit, created
@@ -135,6 +137,25 @@ class Conversations:
             ),
         )
         return ConversationChanged(UpdateConversation, committed.seq)
+
+    async def set_role(self, caller: Principal, command: SetRole) -> ConversationChanged:
+        """Gives a member another role."""
+        return await self._set_roles(caller, command, {command.user_id: command.role})
+
+    async def transfer(self, caller: Principal, command: TransferOwnership) -> ConversationChanged:
+        """Makes another member the owner."""
+        if command.user_id == caller.user_id:
+            raise invalid("user_id", "must be another than the caller")
+        return await self._set_roles(caller, command, transferred(caller.user_id, command.user_id))
+
+    async def _set_roles(
+        self, caller: Principal, command: SetRole | TransferOwnership, roles: dict[str, Role]
+    ) -> ConversationChanged:
+        committed = await commit(
+            self._submits,
+            lambda done: SetRoles(command.conversation_id, command.id, caller.user_id, done, roles),
+        )
+        return ConversationChanged(type(command), committed.seq)
 
     async def get(self, caller: Principal, command: GetConversation) -> ConversationGot:
         """Gets a conversation that the caller is or was a member of."""

@@ -28,7 +28,7 @@ _NOTES_AT_ONCE = 500
 
 
 class MembershipEffects:
-    """Writes membership rows, then notes in the inboxes of those concerned."""
+    """Writes membership rows, then notes in the inboxes of those who came or went."""
 
     def __init__(self, store: Store, submits: Submits) -> None:
         self._store = store
@@ -46,6 +46,8 @@ class MembershipEffects:
         rows = await self._store.memberships(log, users)
         folded = [fold_membership(rows.get(u), change, u) for u in users]
         await self._store.put_memberships(log, [m for m in folded if m is not None])
+        if not isinstance(change.body, ConversationCreated | MembersAdded | MemberRemoved):
+            return
         for at in range(0, len(users), _NOTES_AT_ONCE):
             outcomes = await asyncio.gather(
                 *(

@@ -60,6 +60,8 @@ class Handlers:
             c.RemoveMember: conversations.remove,
             c.LeaveConversation: conversations.leave,
             c.UpdateConversation: conversations.update,
+            c.SetRole: conversations.set_role,
+            c.TransferOwnership: conversations.transfer,
             c.GetConversation: conversations.get,
             c.ListConversations: conversations.list_conversations,
             c.ListMembers: conversations.list_members,

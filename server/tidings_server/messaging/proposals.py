@@ -25,7 +25,7 @@ from ..core.entries import (
     Role,
 )
 from ..core.memberships import Membership
-from ..core.permissions import Right, check, check_rank
+from ..core.permissions import Right, check, check_owner_stays, check_rank
 from ..core.records import record
 from ..core.state import ConversationState
 from ..errors import DomainError, Reason
@@ -321,11 +321,13 @@ class Remove(Proposal):
             return None
         if not leaving:
             check_rank(caller, known.role)
-        return self.asked()
+        elif state.member_count > 1:
+            check_owner_stays(state, caller)
+        return MemberRemoved(self.removed, known.role)
 
     def same_as(self, body: Body) -> bool:
-        """See `Proposal`."""
-        return body == self.asked()
+        """See `Proposal`. The role of whoever is removed is not asked for."""
+        return isinstance(body, MemberRemoved) and body.user_id == self.removed
 
 
 class NoteInInbox(Proposal):

@@ -10,6 +10,7 @@ from ..core.entries import (
     ConversationUpdated,
     Entry,
     MemberRemoved,
+    MemberRoleSet,
     MembersAdded,
     MessageDeleted,
     MessageEdited,
@@ -17,7 +18,7 @@ from ..core.entries import (
     ReactionSet,
 )
 from ..core.ids import id_bytes, uuid7_time
-from .conversation_changes import Update
+from .conversation_changes import SetRoles, Update
 from .message_changes import Delete, Edit, React
 from .proposals import Add, Create, Done, NoteInInbox, PostMessage, Proposal, Remove
 
@@ -46,6 +47,9 @@ def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done)
             return Remove(log, change_id, user, done, removed)
         case ConversationUpdated(changes):
             return Update(log, change_id, user, done, changes)
+        case MemberRoleSet(role_changes):
+            roles = {change.user_id: change.role for change in role_changes}
+            return SetRoles(log, change_id, user, done, roles)
         case ConversationJoined() | ConversationLeft():
             return NoteInInbox(log, change_id, user, done, entry.body)
     raise ValueError(f"no change of a log: {type(entry.body).__name__}")

@@ -33,6 +33,8 @@ RULES: dict[str, Access] = {
     "/tidings.v1.ConversationService/RemoveMember": Access.USER,
     "/tidings.v1.ConversationService/LeaveConversation": Access.USER,
     "/tidings.v1.ConversationService/UpdateConversation": Access.USER,
+    "/tidings.v1.ConversationService/SetRole": Access.USER,
+    "/tidings.v1.ConversationService/TransferOwnership": Access.USER,
     "/tidings.v1.MessageService/SendMessage": Access.USER,
     "/tidings.v1.MessageService/EditMessage": Access.USER,
     "/tidings.v1.MessageService/DeleteMessage": Access.USER,

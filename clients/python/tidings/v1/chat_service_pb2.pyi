@@ -102,6 +102,8 @@ class Command(_message.Message):
     DELETE_MESSAGE_FIELD_NUMBER: _builtins.int
     SET_REACTION_FIELD_NUMBER: _builtins.int
     UPDATE_CONVERSATION_FIELD_NUMBER: _builtins.int
+    SET_ROLE_FIELD_NUMBER: _builtins.int
+    TRANSFER_OWNERSHIP_FIELD_NUMBER: _builtins.int
     command_id: _builtins.int
     """A number chosen by the client that is not in use for another open command. It is repeated in the result. Default: 0."""
     @_builtins.property
@@ -160,6 +162,14 @@ class Command(_message.Message):
     def update_conversation(self) -> _conversation_service_pb2.UpdateConversationRequest:
         """Changes settings of a conversation."""
 
+    @_builtins.property
+    def set_role(self) -> _conversation_service_pb2.SetRoleRequest:
+        """Gives a member another role."""
+
+    @_builtins.property
+    def transfer_ownership(self) -> _conversation_service_pb2.TransferOwnershipRequest:
+        """Makes another member the owner."""
+
     def __init__(
         self,
         *,
@@ -178,12 +188,14 @@ class Command(_message.Message):
         delete_message: _message_pb2.DeleteMessageRequest | None = ...,
         set_reaction: _message_pb2.SetReactionRequest | None = ...,
         update_conversation: _conversation_service_pb2.UpdateConversationRequest | None = ...,
+        set_role: _conversation_service_pb2.SetRoleRequest | None = ...,
+        transfer_ownership: _conversation_service_pb2.TransferOwnershipRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "command", b"command", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_reaction", b"set_reaction", "set_status", b"set_status", "update_conversation", b"update_conversation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "command", b"command", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "command", b"command", "command_id", b"command_id", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_reaction", b"set_reaction", "set_status", b"set_status", "update_conversation", b"update_conversation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "command", b"command", "command_id", b"command_id", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["hello", "send_message", "mark_delivered", "mark_read", "refresh_token", "create_conversation", "add_members", "remove_member", "leave_conversation", "set_status", "edit_message", "delete_message", "set_reaction", "update_conversation"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["hello", "send_message", "mark_delivered", "mark_read", "refresh_token", "create_conversation", "add_members", "remove_member", "leave_conversation", "set_status", "edit_message", "delete_message", "set_reaction", "update_conversation", "set_role", "transfer_ownership"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 

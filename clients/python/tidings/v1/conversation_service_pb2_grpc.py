@@ -75,6 +75,16 @@ class ConversationServiceStub:
                 request_serializer=tidings_dot_v1_dot_conversation__service__pb2.UpdateConversationRequest.SerializeToString,
                 response_deserializer=tidings_dot_v1_dot_conversation__service__pb2.UpdateConversationResponse.FromString,
                 _registered_method=True)
+        self.SetRole = channel.unary_unary(
+                '/tidings.v1.ConversationService/SetRole',
+                request_serializer=tidings_dot_v1_dot_conversation__service__pb2.SetRoleRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_conversation__service__pb2.SetRoleResponse.FromString,
+                _registered_method=True)
+        self.TransferOwnership = channel.unary_unary(
+                '/tidings.v1.ConversationService/TransferOwnership',
+                request_serializer=tidings_dot_v1_dot_conversation__service__pb2.TransferOwnershipRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_conversation__service__pb2.TransferOwnershipResponse.FromString,
+                _registered_method=True)
 
 
 class ConversationServiceServicer:
@@ -124,7 +134,8 @@ class ConversationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LeaveConversation(self, request, context):
-        """LeaveConversation ends the caller's own membership of a group.
+        """LeaveConversation ends the caller's own membership of a group. The only owner can't leave while others are members (LAST_OWNER):
+        they transfer it first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,6 +143,20 @@ class ConversationServiceServicer:
 
     def UpdateConversation(self, request, context):
         """UpdateConversation changes settings of a group.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRole(self, request, context):
+        """SetRole gives a member of a group another role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferOwnership(self, request, context):
+        """TransferOwnership makes another member of a group its owner, and the caller, who was one, an admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +204,16 @@ def add_ConversationServiceServicer_to_server(servicer, server):
                     servicer.UpdateConversation,
                     request_deserializer=tidings_dot_v1_dot_conversation__service__pb2.UpdateConversationRequest.FromString,
                     response_serializer=tidings_dot_v1_dot_conversation__service__pb2.UpdateConversationResponse.SerializeToString,
+            ),
+            'SetRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRole,
+                    request_deserializer=tidings_dot_v1_dot_conversation__service__pb2.SetRoleRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_conversation__service__pb2.SetRoleResponse.SerializeToString,
+            ),
+            'TransferOwnership': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferOwnership,
+                    request_deserializer=tidings_dot_v1_dot_conversation__service__pb2.TransferOwnershipRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_conversation__service__pb2.TransferOwnershipResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -398,6 +433,60 @@ class ConversationService:
             '/tidings.v1.ConversationService/UpdateConversation',
             tidings_dot_v1_dot_conversation__service__pb2.UpdateConversationRequest.SerializeToString,
             tidings_dot_v1_dot_conversation__service__pb2.UpdateConversationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.ConversationService/SetRole',
+            tidings_dot_v1_dot_conversation__service__pb2.SetRoleRequest.SerializeToString,
+            tidings_dot_v1_dot_conversation__service__pb2.SetRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferOwnership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.ConversationService/TransferOwnership',
+            tidings_dot_v1_dot_conversation__service__pb2.TransferOwnershipRequest.SerializeToString,
+            tidings_dot_v1_dot_conversation__service__pb2.TransferOwnershipResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,9 +46,15 @@ class ConversationServiceStub:
     RemoveMember: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.RemoveMemberRequest, _conversation_service_pb2.RemoveMemberResponse]
     """RemoveMember removes a member from a group. The member gets nothing past the removal."""
     LeaveConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.LeaveConversationRequest, _conversation_service_pb2.LeaveConversationResponse]
-    """LeaveConversation ends the caller's own membership of a group."""
+    """LeaveConversation ends the caller's own membership of a group. The only owner can't leave while others are members (LAST_OWNER):
+    they transfer it first.
+    """
     UpdateConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.UpdateConversationRequest, _conversation_service_pb2.UpdateConversationResponse]
     """UpdateConversation changes settings of a group."""
+    SetRole: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.SetRoleRequest, _conversation_service_pb2.SetRoleResponse]
+    """SetRole gives a member of a group another role."""
+    TransferOwnership: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.TransferOwnershipRequest, _conversation_service_pb2.TransferOwnershipResponse]
+    """TransferOwnership makes another member of a group its owner, and the caller, who was one, an admin."""
 
 @_typing.type_check_only
 class ConversationServiceAsyncStub(ConversationServiceStub):
@@ -68,9 +74,15 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     RemoveMember: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.RemoveMemberRequest, _conversation_service_pb2.RemoveMemberResponse]  # type: ignore[assignment]
     """RemoveMember removes a member from a group. The member gets nothing past the removal."""
     LeaveConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.LeaveConversationRequest, _conversation_service_pb2.LeaveConversationResponse]  # type: ignore[assignment]
-    """LeaveConversation ends the caller's own membership of a group."""
+    """LeaveConversation ends the caller's own membership of a group. The only owner can't leave while others are members (LAST_OWNER):
+    they transfer it first.
+    """
     UpdateConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.UpdateConversationRequest, _conversation_service_pb2.UpdateConversationResponse]  # type: ignore[assignment]
     """UpdateConversation changes settings of a group."""
+    SetRole: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.SetRoleRequest, _conversation_service_pb2.SetRoleResponse]  # type: ignore[assignment]
+    """SetRole gives a member of a group another role."""
+    TransferOwnership: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.TransferOwnershipRequest, _conversation_service_pb2.TransferOwnershipResponse]  # type: ignore[assignment]
+    """TransferOwnership makes another member of a group its owner, and the caller, who was one, an admin."""
 
 class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
     """ConversationService creates conversations and decides who is in them."""
@@ -129,7 +141,9 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _conversation_service_pb2.LeaveConversationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_service_pb2.LeaveConversationResponse, _abc.Awaitable[_conversation_service_pb2.LeaveConversationResponse]]:
-        """LeaveConversation ends the caller's own membership of a group."""
+        """LeaveConversation ends the caller's own membership of a group. The only owner can't leave while others are members (LAST_OWNER):
+        they transfer it first.
+        """
 
     @_abc_1.abstractmethod
     def UpdateConversation(
@@ -138,5 +152,21 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_service_pb2.UpdateConversationResponse, _abc.Awaitable[_conversation_service_pb2.UpdateConversationResponse]]:
         """UpdateConversation changes settings of a group."""
+
+    @_abc_1.abstractmethod
+    def SetRole(
+        self,
+        request: _conversation_service_pb2.SetRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_service_pb2.SetRoleResponse, _abc.Awaitable[_conversation_service_pb2.SetRoleResponse]]:
+        """SetRole gives a member of a group another role."""
+
+    @_abc_1.abstractmethod
+    def TransferOwnership(
+        self,
+        request: _conversation_service_pb2.TransferOwnershipRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_service_pb2.TransferOwnershipResponse, _abc.Awaitable[_conversation_service_pb2.TransferOwnershipResponse]]:
+        """TransferOwnership makes another member of a group its owner, and the caller, who was one, an admin."""
 
 def add_ConversationServiceServicer_to_server(servicer: ConversationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -47,6 +47,7 @@ class Entry(_message.Message):
     MEMBERS_ADDED_FIELD_NUMBER: _builtins.int
     MEMBER_REMOVED_FIELD_NUMBER: _builtins.int
     CONVERSATION_UPDATED_FIELD_NUMBER: _builtins.int
+    MEMBER_ROLE_SET_FIELD_NUMBER: _builtins.int
     CONVERSATION_JOINED_FIELD_NUMBER: _builtins.int
     CONVERSATION_LEFT_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
@@ -102,6 +103,10 @@ class Entry(_message.Message):
         """Settings of the conversation were changed."""
 
     @_builtins.property
+    def member_role_set(self) -> Global___MemberRoleSet:
+        """Members have other roles."""
+
+    @_builtins.property
     def conversation_joined(self) -> Global___ConversationJoined:
         """Inbox: the user became a member of a conversation."""
 
@@ -127,14 +132,15 @@ class Entry(_message.Message):
         members_added: Global___MembersAdded | None = ...,
         member_removed: Global___MemberRemoved | None = ...,
         conversation_updated: Global___ConversationUpdated | None = ...,
+        member_role_set: Global___MemberRoleSet | None = ...,
         conversation_joined: Global___ConversationJoined | None = ...,
         conversation_left: Global___ConversationLeft | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "reaction_set", b"reaction_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "reaction_set", b"reaction_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "erased", b"erased", "id", b"id", "member_removed", b"member_removed", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "ordinal", b"ordinal", "reaction_set", b"reaction_set", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "erased", b"erased", "id", b"id", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "ordinal", b"ordinal", "reaction_set", b"reaction_set", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "reaction_set", "conversation_created", "members_added", "member_removed", "conversation_updated", "conversation_joined", "conversation_left"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "reaction_set", "conversation_created", "members_added", "member_removed", "conversation_updated", "member_role_set", "conversation_joined", "conversation_left"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -285,20 +291,78 @@ class MemberRemoved(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Whose membership ended."""
+    role: _conversation_pb2.MemberRole.ValueType
+    """The role that they had. Not set by servers of the first version."""
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
+        role: _conversation_pb2.MemberRole.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemberRemoved: _TypeAlias = MemberRemoved  # noqa: Y015
+
+@_typing.final
+class MemberRoleSet(_message.Message):
+    """MemberRoleSet gives members other roles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleChange]:
+        """What changed: one member's role or, where an ownership was transferred, two."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___RoleChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberRoleSet: _TypeAlias = MemberRoleSet  # noqa: Y015
+
+@_typing.final
+class RoleChange(_message.Message):
+    """RoleChange is a member's new role."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    PREVIOUS_ROLE_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The member."""
+    role: _conversation_pb2.MemberRole.ValueType
+    """The role from here on."""
+    previous_role: _conversation_pb2.MemberRole.ValueType
+    """The role before."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        role: _conversation_pb2.MemberRole.ValueType = ...,
+        previous_role: _conversation_pb2.MemberRole.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["previous_role", b"previous_role", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleChange: _TypeAlias = RoleChange  # noqa: Y015
 
 @_typing.final
 class ConversationUpdated(_message.Message):

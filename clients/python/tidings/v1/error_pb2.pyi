@@ -82,6 +82,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The message was edited as often as a message can be. FAILED_PRECONDITION."""
     ERROR_REASON_REACTION_LIMIT: _ErrorReason.ValueType  # 27
     """The message has as many different reactions as a message can have. FAILED_PRECONDITION."""
+    ERROR_REASON_MEMBER_NOT_FOUND: _ErrorReason.ValueType  # 30
+    """The user is no member of the conversation. NOT_FOUND."""
+    ERROR_REASON_LAST_OWNER: _ErrorReason.ValueType  # 31
+    """The caller is the only owner: a group with members has one. FAILED_PRECONDITION; transfer the ownership first."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason says why something was refused, for programs. It is the reason of google.rpc.ErrorInfo (domain "tidings") in
@@ -144,6 +148,10 @@ ERROR_REASON_EDIT_LIMIT: ErrorReason.ValueType  # 26
 """The message was edited as often as a message can be. FAILED_PRECONDITION."""
 ERROR_REASON_REACTION_LIMIT: ErrorReason.ValueType  # 27
 """The message has as many different reactions as a message can have. FAILED_PRECONDITION."""
+ERROR_REASON_MEMBER_NOT_FOUND: ErrorReason.ValueType  # 30
+"""The user is no member of the conversation. NOT_FOUND."""
+ERROR_REASON_LAST_OWNER: ErrorReason.ValueType  # 31
+"""The caller is the only owner: a group with members has one. FAILED_PRECONDITION; transfer the ownership first."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

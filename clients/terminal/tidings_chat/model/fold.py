@@ -20,6 +20,7 @@ from tidings import (
     Gap,
     IncarnationChanged,
     MemberRemoved,
+    MemberRoleSet,
     MembersAdded,
     Message,
     MessageFailed,
@@ -223,6 +224,8 @@ class Model:
             chat.marks.leave(entry.removed_user_id)
             chat.member_count = max(0, chat.member_count - 1)
             chat.left = chat.left or entry.removed_user_id == self.me
+        elif new and isinstance(entry, MemberRoleSet):
+            chat.role = entry.roles.get(self.me, chat.role)
         elif new and isinstance(entry, ConversationUpdated) and entry.title is not None:
             chat.title, chat.titled_seq = entry.title, entry.seq
         self._changed(chat, order=True)

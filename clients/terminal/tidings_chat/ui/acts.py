@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
-from tidings import Availability, Message, TidingsError
+from tidings import Availability, MemberRole, Message, TidingsError
 
 from ..commands import Run, user_id
 from ..explain import explain
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .app import ChatApp
 
 _MEMBERS: Final = 200
+_OF_GROUPS: Final = ("add", "remove", "role", "owner", "leave", "title", "describe")
 _AVAILABILITY: Final = {
     "available": Availability.AVAILABLE,
     "away": Availability.AWAY,
@@ -65,24 +66,15 @@ class Acts:
         return True
 
     async def _within(self, name: str, chat: Chat, arguments: tuple[str, ...]) -> bool:
-        if name in ("add", "remove", "leave", "title", "describe") and chat.direct:
-            self._app.tell(
-                "A conversation of two stays as it is; /group makes a group.", severity="warning"
-            )
-            return False
+        if name in _OF_GROUPS:
+            if chat.direct:
+                self._app.tell(
+                    "A conversation of two stays as it is; /group makes a group.",
+                    severity="warning",
+                )
+                return False
+            return await self._of_group(name, chat, arguments)
         match name:
-            case "add":
-                return await self._add(chat, tuple(user_id(one) for one in arguments))
-            case "remove":
-                return await self._remove(chat, user_id(arguments[0]))
-            case "leave":
-                self._leave(chat)
-            case "title":
-                work = self._session.update(chat, title=" ".join(arguments))
-                return await self._try("The title can't be changed", work)
-            case "describe":
-                work = self._session.update(chat, description=" ".join(arguments))
-                return await self._try("The description can't be changed", work)
             case "edit":
                 return await self._edit(chat, arguments[0])
             case "delete":
@@ -97,6 +89,27 @@ class Acts:
                     await self.retry(chat, own.message_id)
                 if not failed:
                     self._app.tell("Nothing has failed here.")
+        return True
+
+    async def _of_group(self, name: str, chat: Chat, arguments: tuple[str, ...]) -> bool:
+        match name:
+            case "add":
+                return await self._add(chat, tuple(user_id(one) for one in arguments))
+            case "remove":
+                return await self._remove(chat, user_id(arguments[0]))
+            case "role":
+                return await self._role(chat, user_id(arguments[0]), arguments[1])
+            case "owner":
+                work = self._session.transfer(chat, user_id(arguments[0]))
+                return await self._try("The group can't be given away", work)
+            case "title":
+                work = self._session.update(chat, title=" ".join(arguments))
+                return await self._try("The title can't be changed", work)
+            case "describe":
+                work = self._session.update(chat, description=" ".join(arguments))
+                return await self._try("The description can't be changed", work)
+            case "leave":
+                self._leave(chat)
         return True
 
     async def _try(self, what: str, work: Awaitable[object]) -> bool:
@@ -134,6 +147,15 @@ class Acts:
                 self._app.tell(f"{one_line(user)} is no member.", severity="warning")
 
         return await self._try(f"{one_line(user)} can't be removed", work())
+
+    async def _role(self, chat: Chat, user: str, name: str) -> bool:
+        role = MemberRole.__members__.get(name.upper(), MemberRole.UNSPECIFIED)
+        if role is MemberRole.UNSPECIFIED:
+            roles = ", ".join(one.name.lower() for one in MemberRole if one)
+            self._app.tell(f"There is no such role; there are {roles}.", severity="warning")
+            return False
+        work = self._session.set_role(chat, user, role)
+        return await self._try(f"{one_line(user)} can't have this role", work)
 
     def _meant(self, chat: Chat, *, own: bool = True) -> Message | None:
         """The message that is chosen, or the last one, of one's own or of anybody."""

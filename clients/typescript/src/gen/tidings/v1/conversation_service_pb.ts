@@ -6,7 +6,7 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { FieldMask } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_field_mask } from "@bufbuild/protobuf/wkt";
-import type { Conversation, ConversationKind, ConversationSettings, Member } from "./conversation_pb.js";
+import type { Conversation, ConversationKind, ConversationSettings, Member, MemberRole } from "./conversation_pb.js";
 import { file_tidings_v1_conversation } from "./conversation_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/conversation_service.proto.
  */
 export const file_tidings_v1_conversation_service: GenFile = /*@__PURE__*/
-  fileDesc("CiV0aWRpbmdzL3YxL2NvbnZlcnNhdGlvbl9zZXJ2aWNlLnByb3RvEgp0aWRpbmdzLnYxInwKGUNyZWF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEhAKCHVzZXJfaWRzGAQgAygJIkwKGkNyZWF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIjEKFkdldENvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJIkkKF0dldENvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIkEKGExpc3RDb252ZXJzYXRpb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJlChlMaXN0Q29udmVyc2F0aW9uc1Jlc3BvbnNlEi8KDWNvbnZlcnNhdGlvbnMYASADKAsyGC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiVAoSTGlzdE1lbWJlcnNSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJTChNMaXN0TWVtYmVyc1Jlc3BvbnNlEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiZQoRQWRkTWVtYmVyc1JlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSIwoHbWVtYmVycxgDIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyIiEKEkFkZE1lbWJlcnNSZXNwb25zZRILCgNzZXEYASABKAMiUwoTUmVtb3ZlTWVtYmVyUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIPCgd1c2VyX2lkGAMgASgJIiMKFFJlbW92ZU1lbWJlclJlc3BvbnNlEgsKA3NlcRgBIAEoAyJHChhMZWF2ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkiKAoZTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMirQEKGVVwZGF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSMgoIc2V0dGluZ3MYAyABKAsyIC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvblNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayIpChpVcGRhdGVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMy7wUKE0NvbnZlcnNhdGlvblNlcnZpY2USYwoSQ3JlYXRlQ29udmVyc2F0aW9uEiUudGlkaW5ncy52MS5DcmVhdGVDb252ZXJzYXRpb25SZXF1ZXN0GiYudGlkaW5ncy52MS5DcmVhdGVDb252ZXJzYXRpb25SZXNwb25zZRJaCg9HZXRDb252ZXJzYXRpb24SIi50aWRpbmdzLnYxLkdldENvbnZlcnNhdGlvblJlcXVlc3QaIy50aWRpbmdzLnYxLkdldENvbnZlcnNhdGlvblJlc3BvbnNlEmAKEUxpc3RDb252ZXJzYXRpb25zEiQudGlkaW5ncy52MS5MaXN0Q29udmVyc2F0aW9uc1JlcXVlc3QaJS50aWRpbmdzLnYxLkxpc3RDb252ZXJzYXRpb25zUmVzcG9uc2USTgoLTGlzdE1lbWJlcnMSHi50aWRpbmdzLnYxLkxpc3RNZW1iZXJzUmVxdWVzdBofLnRpZGluZ3MudjEuTGlzdE1lbWJlcnNSZXNwb25zZRJLCgpBZGRNZW1iZXJzEh0udGlkaW5ncy52MS5BZGRNZW1iZXJzUmVxdWVzdBoeLnRpZGluZ3MudjEuQWRkTWVtYmVyc1Jlc3BvbnNlElEKDFJlbW92ZU1lbWJlchIfLnRpZGluZ3MudjEuUmVtb3ZlTWVtYmVyUmVxdWVzdBogLnRpZGluZ3MudjEuUmVtb3ZlTWVtYmVyUmVzcG9uc2USYAoRTGVhdmVDb252ZXJzYXRpb24SJC50aWRpbmdzLnYxLkxlYXZlQ29udmVyc2F0aW9uUmVxdWVzdBolLnRpZGluZ3MudjEuTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZRJjChJVcGRhdGVDb252ZXJzYXRpb24SJS50aWRpbmdzLnYxLlVwZGF0ZUNvbnZlcnNhdGlvblJlcXVlc3QaJi50aWRpbmdzLnYxLlVwZGF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_field_mask, file_tidings_v1_conversation]);
+  fileDesc("CiV0aWRpbmdzL3YxL2NvbnZlcnNhdGlvbl9zZXJ2aWNlLnByb3RvEgp0aWRpbmdzLnYxInwKGUNyZWF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEhAKCHVzZXJfaWRzGAQgAygJIkwKGkNyZWF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIjEKFkdldENvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJIkkKF0dldENvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIkEKGExpc3RDb252ZXJzYXRpb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJlChlMaXN0Q29udmVyc2F0aW9uc1Jlc3BvbnNlEi8KDWNvbnZlcnNhdGlvbnMYASADKAsyGC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiVAoSTGlzdE1lbWJlcnNSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJTChNMaXN0TWVtYmVyc1Jlc3BvbnNlEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiZQoRQWRkTWVtYmVyc1JlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSIwoHbWVtYmVycxgDIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyIiEKEkFkZE1lbWJlcnNSZXNwb25zZRILCgNzZXEYASABKAMiUwoTUmVtb3ZlTWVtYmVyUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIPCgd1c2VyX2lkGAMgASgJIiMKFFJlbW92ZU1lbWJlclJlc3BvbnNlEgsKA3NlcRgBIAEoAyJHChhMZWF2ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkiKAoZTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMirQEKGVVwZGF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSMgoIc2V0dGluZ3MYAyABKAsyIC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvblNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayIpChpVcGRhdGVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMidAoOU2V0Um9sZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSDwoHdXNlcl9pZBgDIAEoCRIkCgRyb2xlGAQgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlIh4KD1NldFJvbGVSZXNwb25zZRILCgNzZXEYASABKAMiWAoYVHJhbnNmZXJPd25lcnNoaXBSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEg8KB3VzZXJfaWQYAyABKAkiKAoZVHJhbnNmZXJPd25lcnNoaXBSZXNwb25zZRILCgNzZXEYASABKAMylQcKE0NvbnZlcnNhdGlvblNlcnZpY2USYwoSQ3JlYXRlQ29udmVyc2F0aW9uEiUudGlkaW5ncy52MS5DcmVhdGVDb252ZXJzYXRpb25SZXF1ZXN0GiYudGlkaW5ncy52MS5DcmVhdGVDb252ZXJzYXRpb25SZXNwb25zZRJaCg9HZXRDb252ZXJzYXRpb24SIi50aWRpbmdzLnYxLkdldENvbnZlcnNhdGlvblJlcXVlc3QaIy50aWRpbmdzLnYxLkdldENvbnZlcnNhdGlvblJlc3BvbnNlEmAKEUxpc3RDb252ZXJzYXRpb25zEiQudGlkaW5ncy52MS5MaXN0Q29udmVyc2F0aW9uc1JlcXVlc3QaJS50aWRpbmdzLnYxLkxpc3RDb252ZXJzYXRpb25zUmVzcG9uc2USTgoLTGlzdE1lbWJlcnMSHi50aWRpbmdzLnYxLkxpc3RNZW1iZXJzUmVxdWVzdBofLnRpZGluZ3MudjEuTGlzdE1lbWJlcnNSZXNwb25zZRJLCgpBZGRNZW1iZXJzEh0udGlkaW5ncy52MS5BZGRNZW1iZXJzUmVxdWVzdBoeLnRpZGluZ3MudjEuQWRkTWVtYmVyc1Jlc3BvbnNlElEKDFJlbW92ZU1lbWJlchIfLnRpZGluZ3MudjEuUmVtb3ZlTWVtYmVyUmVxdWVzdBogLnRpZGluZ3MudjEuUmVtb3ZlTWVtYmVyUmVzcG9uc2USYAoRTGVhdmVDb252ZXJzYXRpb24SJC50aWRpbmdzLnYxLkxlYXZlQ29udmVyc2F0aW9uUmVxdWVzdBolLnRpZGluZ3MudjEuTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZRJjChJVcGRhdGVDb252ZXJzYXRpb24SJS50aWRpbmdzLnYxLlVwZGF0ZUNvbnZlcnNhdGlvblJlcXVlc3QaJi50aWRpbmdzLnYxLlVwZGF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEkIKB1NldFJvbGUSGi50aWRpbmdzLnYxLlNldFJvbGVSZXF1ZXN0GhsudGlkaW5ncy52MS5TZXRSb2xlUmVzcG9uc2USYAoRVHJhbnNmZXJPd25lcnNoaXASJC50aWRpbmdzLnYxLlRyYW5zZmVyT3duZXJzaGlwUmVxdWVzdBolLnRpZGluZ3MudjEuVHJhbnNmZXJPd25lcnNoaXBSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_field_mask, file_tidings_v1_conversation]);
 
 /**
  * CreateConversationRequest describes the conversation.
@@ -469,6 +469,127 @@ export const UpdateConversationResponseSchema: GenMessage<UpdateConversationResp
   messageDesc(file_tidings_v1_conversation_service, 15);
 
 /**
+ * SetRoleRequest names a member and a role.
+ *
+ * @generated from message tidings.v1.SetRoleRequest
+ */
+export type SetRoleRequest = Message<"tidings.v1.SetRoleRequest"> & {
+  /**
+   * The group. The caller must have the right SET_ROLES, and stand above the member's role and the new one, unless they are an owner;
+   * otherwise PERMISSION_DENIED for members and NOT_FOUND for others. Everybody with the right may take a lower role themselves,
+   * but for the only owner (LAST_OWNER).
+   *
+   * @generated from field: string conversation_id = 1;
+   */
+  conversationId: string;
+
+  /**
+   * The client's id of the change: a UUIDv7 in lower-case text form, kept over retries.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Whose role. Somebody who is no member is NOT_FOUND (MEMBER_NOT_FOUND).
+   *
+   * @generated from field: string user_id = 3;
+   */
+  userId: string;
+
+  /**
+   * The role. Required.
+   *
+   * @generated from field: tidings.v1.MemberRole role = 4;
+   */
+  role: MemberRole;
+};
+
+/**
+ * Describes the message tidings.v1.SetRoleRequest.
+ * Use `create(SetRoleRequestSchema)` to create a new message.
+ */
+export const SetRoleRequestSchema: GenMessage<SetRoleRequest> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 16);
+
+/**
+ * SetRoleResponse tells where the change is.
+ *
+ * @generated from message tidings.v1.SetRoleResponse
+ */
+export type SetRoleResponse = Message<"tidings.v1.SetRoleResponse"> & {
+  /**
+   * The position of the entry, 0 when the member had the role already.
+   *
+   * @generated from field: int64 seq = 1;
+   */
+  seq: bigint;
+};
+
+/**
+ * Describes the message tidings.v1.SetRoleResponse.
+ * Use `create(SetRoleResponseSchema)` to create a new message.
+ */
+export const SetRoleResponseSchema: GenMessage<SetRoleResponse> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 17);
+
+/**
+ * TransferOwnershipRequest names the new owner.
+ *
+ * @generated from message tidings.v1.TransferOwnershipRequest
+ */
+export type TransferOwnershipRequest = Message<"tidings.v1.TransferOwnershipRequest"> & {
+  /**
+   * The group. The caller must be an owner, otherwise PERMISSION_DENIED for members and NOT_FOUND for others.
+   *
+   * @generated from field: string conversation_id = 1;
+   */
+  conversationId: string;
+
+  /**
+   * The client's id of the change: a UUIDv7 in lower-case text form, kept over retries.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Who becomes an owner, another than the caller. Somebody who is no member is NOT_FOUND (MEMBER_NOT_FOUND).
+   *
+   * @generated from field: string user_id = 3;
+   */
+  userId: string;
+};
+
+/**
+ * Describes the message tidings.v1.TransferOwnershipRequest.
+ * Use `create(TransferOwnershipRequestSchema)` to create a new message.
+ */
+export const TransferOwnershipRequestSchema: GenMessage<TransferOwnershipRequest> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 18);
+
+/**
+ * TransferOwnershipResponse tells where the change is.
+ *
+ * @generated from message tidings.v1.TransferOwnershipResponse
+ */
+export type TransferOwnershipResponse = Message<"tidings.v1.TransferOwnershipResponse"> & {
+  /**
+   * The position of the entry.
+   *
+   * @generated from field: int64 seq = 1;
+   */
+  seq: bigint;
+};
+
+/**
+ * Describes the message tidings.v1.TransferOwnershipResponse.
+ * Use `create(TransferOwnershipResponseSchema)` to create a new message.
+ */
+export const TransferOwnershipResponseSchema: GenMessage<TransferOwnershipResponse> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 19);
+
+/**
  * ConversationService creates conversations and decides who is in them.
  *
  * @generated from service tidings.v1.ConversationService
@@ -535,7 +656,8 @@ export const ConversationService: GenService<{
     output: typeof RemoveMemberResponseSchema;
   },
   /**
-   * LeaveConversation ends the caller's own membership of a group.
+   * LeaveConversation ends the caller's own membership of a group. The only owner can't leave while others are members (LAST_OWNER):
+   * they transfer it first.
    *
    * @generated from rpc tidings.v1.ConversationService.LeaveConversation
    */
@@ -553,6 +675,26 @@ export const ConversationService: GenService<{
     methodKind: "unary";
     input: typeof UpdateConversationRequestSchema;
     output: typeof UpdateConversationResponseSchema;
+  },
+  /**
+   * SetRole gives a member of a group another role.
+   *
+   * @generated from rpc tidings.v1.ConversationService.SetRole
+   */
+  setRole: {
+    methodKind: "unary";
+    input: typeof SetRoleRequestSchema;
+    output: typeof SetRoleResponseSchema;
+  },
+  /**
+   * TransferOwnership makes another member of a group its owner, and the caller, who was one, an admin.
+   *
+   * @generated from rpc tidings.v1.ConversationService.TransferOwnership
+   */
+  transferOwnership: {
+    methodKind: "unary";
+    input: typeof TransferOwnershipRequestSchema;
+    output: typeof TransferOwnershipResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_tidings_v1_conversation_service, 0);

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/entry.proto.
  */
 export const file_tidings_v1_entry: GenFile = /*@__PURE__*/
-  fileDesc("ChZ0aWRpbmdzL3YxL2VudHJ5LnByb3RvEgp0aWRpbmdzLnYxIo8HCgVFbnRyeRIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDEg8KB29yZGluYWwYAyABKAMSCgoCaWQYBCABKAkSDwoHdXNlcl9pZBgFIAEoCRIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZXJhc2VkGD0gASgIEi0KB21lc3NhZ2UYCCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50SAASMwoObWVzc2FnZV9lZGl0ZWQYCSABKAsyGS50aWRpbmdzLnYxLk1lc3NhZ2VFZGl0ZWRIABI1Cg9tZXNzYWdlX2RlbGV0ZWQYCiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VEZWxldGVkSAASLwoMcmVhY3Rpb25fc2V0GAsgASgLMhcudGlkaW5ncy52MS5SZWFjdGlvblNldEgAEj8KFGNvbnZlcnNhdGlvbl9jcmVhdGVkGBAgASgLMh8udGlkaW5ncy52MS5Db252ZXJzYXRpb25DcmVhdGVkSAASMQoNbWVtYmVyc19hZGRlZBgRIAEoCzIYLnRpZGluZ3MudjEuTWVtYmVyc0FkZGVkSAASMwoObWVtYmVyX3JlbW92ZWQYEiABKAsyGS50aWRpbmdzLnYxLk1lbWJlclJlbW92ZWRIABI/ChRjb252ZXJzYXRpb25fdXBkYXRlZBgTIAEoCzIfLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uVXBkYXRlZEgAEj0KE2NvbnZlcnNhdGlvbl9qb2luZWQYKCABKAsyHi50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbkpvaW5lZEgAEjkKEWNvbnZlcnNhdGlvbl9sZWZ0GCkgASgLMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25MZWZ0SABCBgoEYm9keUoECAcQCEoECAwQEEoECBQQKEoECCoQPVIQc2VuZGVyX2RldmljZV9pZFIQcmVhY3Rpb25fY2xlYXJlZFIObWVzc2FnZV9waW5uZWRSDWVwb2NoX2NoYW5nZWRSD21lbWJlcl9yb2xlX3NldFILZHJhZnRfc2F2ZWRSDGJvb2ttYXJrX3NldFITY29udmVyc2F0aW9uX2hpZGRlblINbWFya2VkX3VucmVhZFIOZGV2aWNlX2NoYW5nZWQiSQoNTWVzc2FnZUVkaXRlZBILCgNzZXEYASABKAMSKwoHY29udGVudBgCIAEoCzIaLnRpZGluZ3MudjEuTWVzc2FnZUNvbnRlbnQiHQoOTWVzc2FnZURlbGV0ZWQSCwoDc2VxGAEgASgDIj4KC1JlYWN0aW9uU2V0EgsKA3NlcRgBIAEoAxIQCghyZWFjdGlvbhgCIAEoCRIQCghyZXBsYWNlZBgDIAEoCSJ1ChNDb252ZXJzYXRpb25DcmVhdGVkEioKBGtpbmQYASABKA4yHC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbktpbmQSDQoFdGl0bGUYAiABKAkSIwoHbWVtYmVycxgDIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyIjMKDE1lbWJlcnNBZGRlZBIjCgdtZW1iZXJzGAEgAygLMhIudGlkaW5ncy52MS5NZW1iZXIiIAoNTWVtYmVyUmVtb3ZlZBIPCgd1c2VyX2lkGAEgASgJInoKE0NvbnZlcnNhdGlvblVwZGF0ZWQSMgoIc2V0dGluZ3MYASABKAsyIC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvblNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayKxAQoSQ29udmVyc2F0aW9uSm9pbmVkEhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEgsKA3NlcRgEIAEoAxIkCgRyb2xlGAUgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEhQKDHBlZXJfdXNlcl9pZBgGIAEoCSI4ChBDb252ZXJzYXRpb25MZWZ0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRILCgNzZXEYAiABKANiBnByb3RvMw", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_tidings_v1_conversation, file_tidings_v1_message]);
+  fileDesc("ChZ0aWRpbmdzL3YxL2VudHJ5LnByb3RvEgp0aWRpbmdzLnYxIrQHCgVFbnRyeRIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDEg8KB29yZGluYWwYAyABKAMSCgoCaWQYBCABKAkSDwoHdXNlcl9pZBgFIAEoCRIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZXJhc2VkGD0gASgIEi0KB21lc3NhZ2UYCCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50SAASMwoObWVzc2FnZV9lZGl0ZWQYCSABKAsyGS50aWRpbmdzLnYxLk1lc3NhZ2VFZGl0ZWRIABI1Cg9tZXNzYWdlX2RlbGV0ZWQYCiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VEZWxldGVkSAASLwoMcmVhY3Rpb25fc2V0GAsgASgLMhcudGlkaW5ncy52MS5SZWFjdGlvblNldEgAEj8KFGNvbnZlcnNhdGlvbl9jcmVhdGVkGBAgASgLMh8udGlkaW5ncy52MS5Db252ZXJzYXRpb25DcmVhdGVkSAASMQoNbWVtYmVyc19hZGRlZBgRIAEoCzIYLnRpZGluZ3MudjEuTWVtYmVyc0FkZGVkSAASMwoObWVtYmVyX3JlbW92ZWQYEiABKAsyGS50aWRpbmdzLnYxLk1lbWJlclJlbW92ZWRIABI/ChRjb252ZXJzYXRpb25fdXBkYXRlZBgTIAEoCzIfLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uVXBkYXRlZEgAEjQKD21lbWJlcl9yb2xlX3NldBgUIAEoCzIZLnRpZGluZ3MudjEuTWVtYmVyUm9sZVNldEgAEj0KE2NvbnZlcnNhdGlvbl9qb2luZWQYKCABKAsyHi50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbkpvaW5lZEgAEjkKEWNvbnZlcnNhdGlvbl9sZWZ0GCkgASgLMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25MZWZ0SABCBgoEYm9keUoECAcQCEoECAwQEEoECBUQKEoECCoQPVIQc2VuZGVyX2RldmljZV9pZFIQcmVhY3Rpb25fY2xlYXJlZFIObWVzc2FnZV9waW5uZWRSDWVwb2NoX2NoYW5nZWRSC2RyYWZ0X3NhdmVkUgxib29rbWFya19zZXRSE2NvbnZlcnNhdGlvbl9oaWRkZW5SDW1hcmtlZF91bnJlYWRSDmRldmljZV9jaGFuZ2VkIkkKDU1lc3NhZ2VFZGl0ZWQSCwoDc2VxGAEgASgDEisKB2NvbnRlbnQYAiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50Ih0KDk1lc3NhZ2VEZWxldGVkEgsKA3NlcRgBIAEoAyI+CgtSZWFjdGlvblNldBILCgNzZXEYASABKAMSEAoIcmVhY3Rpb24YAiABKAkSEAoIcmVwbGFjZWQYAyABKAkidQoTQ29udmVyc2F0aW9uQ3JlYXRlZBIqCgRraW5kGAEgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAIgASgJEiMKB21lbWJlcnMYAyADKAsyEi50aWRpbmdzLnYxLk1lbWJlciIzCgxNZW1iZXJzQWRkZWQSIwoHbWVtYmVycxgBIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyIkYKDU1lbWJlclJlbW92ZWQSDwoHdXNlcl9pZBgBIAEoCRIkCgRyb2xlGAIgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlIjgKDU1lbWJlclJvbGVTZXQSJwoHY2hhbmdlcxgBIAMoCzIWLnRpZGluZ3MudjEuUm9sZUNoYW5nZSJyCgpSb2xlQ2hhbmdlEg8KB3VzZXJfaWQYASABKAkSJAoEcm9sZRgCIAEoDjIWLnRpZGluZ3MudjEuTWVtYmVyUm9sZRItCg1wcmV2aW91c19yb2xlGAMgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlInoKE0NvbnZlcnNhdGlvblVwZGF0ZWQSMgoIc2V0dGluZ3MYASABKAsyIC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvblNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayKxAQoSQ29udmVyc2F0aW9uSm9pbmVkEhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEgsKA3NlcRgEIAEoAxIkCgRyb2xlGAUgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEhQKDHBlZXJfdXNlcl9pZBgGIAEoCSI4ChBDb252ZXJzYXRpb25MZWZ0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRILCgNzZXEYAiABKANiBnByb3RvMw", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_tidings_v1_conversation, file_tidings_v1_message]);
 
 /**
  * Entry is one durable change at one position of a log. A conversation is a log, and so is each user's inbox.
@@ -147,6 +147,14 @@ export type Entry = Message<"tidings.v1.Entry"> & {
      */
     value: ConversationUpdated;
     case: "conversationUpdated";
+  } | {
+    /**
+     * Members have other roles.
+     *
+     * @generated from field: tidings.v1.MemberRoleSet member_role_set = 20;
+     */
+    value: MemberRoleSet;
+    case: "memberRoleSet";
   } | {
     /**
      * Inbox: the user became a member of a conversation.
@@ -326,6 +334,13 @@ export type MemberRemoved = Message<"tidings.v1.MemberRemoved"> & {
    * @generated from field: string user_id = 1;
    */
   userId: string;
+
+  /**
+   * The role that they had. Not set by servers of the first version.
+   *
+   * @generated from field: tidings.v1.MemberRole role = 2;
+   */
+  role: MemberRole;
 };
 
 /**
@@ -334,6 +349,62 @@ export type MemberRemoved = Message<"tidings.v1.MemberRemoved"> & {
  */
 export const MemberRemovedSchema: GenMessage<MemberRemoved> = /*@__PURE__*/
   messageDesc(file_tidings_v1_entry, 6);
+
+/**
+ * MemberRoleSet gives members other roles.
+ *
+ * @generated from message tidings.v1.MemberRoleSet
+ */
+export type MemberRoleSet = Message<"tidings.v1.MemberRoleSet"> & {
+  /**
+   * What changed: one member's role or, where an ownership was transferred, two.
+   *
+   * @generated from field: repeated tidings.v1.RoleChange changes = 1;
+   */
+  changes: RoleChange[];
+};
+
+/**
+ * Describes the message tidings.v1.MemberRoleSet.
+ * Use `create(MemberRoleSetSchema)` to create a new message.
+ */
+export const MemberRoleSetSchema: GenMessage<MemberRoleSet> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_entry, 7);
+
+/**
+ * RoleChange is a member's new role.
+ *
+ * @generated from message tidings.v1.RoleChange
+ */
+export type RoleChange = Message<"tidings.v1.RoleChange"> & {
+  /**
+   * The member.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+
+  /**
+   * The role from here on.
+   *
+   * @generated from field: tidings.v1.MemberRole role = 2;
+   */
+  role: MemberRole;
+
+  /**
+   * The role before.
+   *
+   * @generated from field: tidings.v1.MemberRole previous_role = 3;
+   */
+  previousRole: MemberRole;
+};
+
+/**
+ * Describes the message tidings.v1.RoleChange.
+ * Use `create(RoleChangeSchema)` to create a new message.
+ */
+export const RoleChangeSchema: GenMessage<RoleChange> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_entry, 8);
 
 /**
  * ConversationUpdated changes settings of a conversation.
@@ -362,7 +433,7 @@ export type ConversationUpdated = Message<"tidings.v1.ConversationUpdated"> & {
  * Use `create(ConversationUpdatedSchema)` to create a new message.
  */
 export const ConversationUpdatedSchema: GenMessage<ConversationUpdated> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 7);
+  messageDesc(file_tidings_v1_entry, 9);
 
 /**
  * ConversationJoined tells all devices of a user of a new membership.
@@ -418,7 +489,7 @@ export type ConversationJoined = Message<"tidings.v1.ConversationJoined"> & {
  * Use `create(ConversationJoinedSchema)` to create a new message.
  */
 export const ConversationJoinedSchema: GenMessage<ConversationJoined> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 8);
+  messageDesc(file_tidings_v1_entry, 10);
 
 /**
  * ConversationLeft tells all devices of a user that a membership ended.
@@ -446,5 +517,5 @@ export type ConversationLeft = Message<"tidings.v1.ConversationLeft"> & {
  * Use `create(ConversationLeftSchema)` to create a new message.
  */
 export const ConversationLeftSchema: GenMessage<ConversationLeft> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 9);
+  messageDesc(file_tidings_v1_entry, 11);
 

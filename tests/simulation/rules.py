@@ -1,0 +1,134 @@
+"""What members may do in a conversation, by rules of its own: roles, ranks, and the owner that every group has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tidings.v1 import conversation_pb2, entry_pb2
+
+from .violation import Violation
+
+if TYPE_CHECKING:
+    from .truth import Log
+
+OWNER = conversation_pb2.MEMBER_ROLE_OWNER
+_RANKS: list[int] = [
+    conversation_pb2.MEMBER_ROLE_GUEST,
+    conversation_pb2.MEMBER_ROLE_MEMBER,
+    conversation_pb2.MEMBER_ROLE_MODERATOR,
+    conversation_pb2.MEMBER_ROLE_ADMIN,
+    OWNER,
+]
+_LEAST = {
+    "message": 1,
+    "message_edited": 1,
+    "message_deleted": 0,
+    "reaction_set": 0,
+    "member_removed": 2,
+    "members_added": 3,
+    "conversation_updated": 3,
+    "member_role_set": 3,
+}
+"""The lowest rank that may do it."""
+MODERATOR_RANK = 2
+SETTINGS = ("title", "description", "picture", "custom_data")
+
+
+def rank(log: Log, user: str) -> int:
+    """How high a member stands."""
+    return _RANKS.index(log.roles[user])
+
+
+def allowed(log: Log, entry: entry_pb2.Entry, where: str) -> None:
+    """A member has changed something. Raises Violation when it should have been refused."""
+    user, kind = entry.user_id, entry.WhichOneof("body") or ""
+    own = rank(log, user)
+    leaves = kind == "member_removed" and entry.member_removed.user_id == user
+    if own < _LEAST[kind] and not leaves:
+        raise Violation("decision", f"{where}: {kind} by {user}, whose rank is {own}")
+    concerned: list[tuple[str, int]] = []
+    if kind == "members_added":
+        concerned = [(m.user_id, m.role) for m in entry.members_added.members]
+    elif kind == "member_role_set":
+        concerned = [(c.user_id, c.role) for c in entry.member_role_set.changes]
+        for change in entry.member_role_set.changes:
+            if log.roles.get(change.user_id) != change.previous_role or (
+                change.role == change.previous_role
+            ):
+                raise Violation("decision", f"{where}: {change} of one who is otherwise")
+    elif kind == "member_removed":
+        removed = entry.member_removed
+        if log.is_member(removed.user_id) and log.roles[removed.user_id] != removed.role:
+            raise Violation("decision", f"{where}: {removed} of one who is otherwise")
+        concerned = [] if leaves else [(removed.user_id, removed.role)]
+    elif kind == "conversation_updated":
+        settings = settings_at(log, log.head)
+        for name in entry.conversation_updated.update_mask.paths:
+            if getattr(entry.conversation_updated.settings, name) == settings[name]:
+                raise Violation("decision", f"{where}: {name} was so already")
+    for other, role in concerned:
+        above = [_RANKS.index(role)]
+        if other in log.roles and other != user:
+            above.append(rank(log, other))
+        if log.roles[user] != OWNER and max(above) >= own:
+            raise Violation("decision", f"{where}: {kind} of {other}, {role} by {user}")
+
+
+def has_owner(log: Log, where: str) -> None:
+    """A group with members has an owner. Raises Violation."""
+    if log.kind == conversation_pb2.CONVERSATION_KIND_GROUP and log.roles and not log.owners:
+        raise Violation("owner", f"{where} leaves a group without an owner")
+
+
+def settings_at(log: Log, end: int) -> dict[str, str]:
+    """The settings after the entries up to a position."""
+    found = dict.fromkeys(SETTINGS, "")
+    for entry in log.entries[:end]:
+        if entry.WhichOneof("body") == "conversation_created":
+            found["title"] = entry.conversation_created.title
+        elif entry.WhichOneof("body") == "conversation_updated":
+            updated = entry.conversation_updated
+            for name in updated.update_mask.paths:
+                found[name] = getattr(updated.settings, name)
+    return found
+
+
+def told(log: Log, user: str, conversation: conversation_pb2.Conversation, who: str) -> None:
+    """A user is told of a conversation. Raises Violation when it is another than the entries say up to its head."""
+    where = f"{log.name} as of {conversation.head_seq}"
+    stays = log.stays.get(user)
+    if not stays or not stays[0].first <= conversation.head_seq <= log.visible_end(user):
+        raise Violation("I9", f"{who} is told of {where}")
+    expected = settings_at(log, conversation.head_seq)
+    got = {name: getattr(conversation, name) for name in SETTINGS}
+    if not conversation.role:
+        # Of what was changed after they had left nothing is told, nor that it was.
+        if got != expected and any(got.values()):
+            raise Violation(
+                "I12", f"{who}, who has left, is told {where}: {got}, it was {expected}"
+            )
+        return
+    roles = roles_at(log, conversation.head_seq)
+    if (got, conversation.role, conversation.member_count) != (expected, roles[user], len(roles)):
+        raise Violation("I12", f"{who} is told of {where}: {conversation}, it is {expected}")
+
+
+def roles_at(log: Log, end: int) -> dict[str, int]:
+    """The members and their roles after the entries up to a position."""
+    roles: dict[str, int] = {}
+    for entry in log.entries[:end]:
+        change_roles(roles, entry)
+    return roles
+
+
+def change_roles(roles: dict[str, int], entry: entry_pb2.Entry) -> None:
+    """Takes an entry into the roles of the members."""
+    match entry.WhichOneof("body"):
+        case "conversation_created":
+            roles.update((m.user_id, m.role) for m in entry.conversation_created.members)
+        case "members_added":
+            roles.update((m.user_id, m.role) for m in entry.members_added.members)
+        case "member_removed":
+            roles.pop(entry.member_removed.user_id, None)
+        case "member_role_set":
+            roles.update((c.user_id, c.role) for c in entry.member_role_set.changes)
