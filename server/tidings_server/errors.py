@@ -41,6 +41,8 @@ class Reason(IntEnum):
     REACTION_LIMIT = 27
     MEMBER_NOT_FOUND = 30
     LAST_OWNER = 31
+    MUTED = 32
+    MEMBER_BANNED = 33
 
 
 class Code(IntEnum):
@@ -90,6 +92,8 @@ CODES: Mapping[Reason, Code] = MappingProxyType(
         Reason.REACTION_LIMIT: Code.FAILED_PRECONDITION,
         Reason.MEMBER_NOT_FOUND: Code.NOT_FOUND,
         Reason.LAST_OWNER: Code.FAILED_PRECONDITION,
+        Reason.MUTED: Code.PERMISSION_DENIED,
+        Reason.MEMBER_BANNED: Code.FAILED_PRECONDITION,
     }
 )
 """The status code of each reason: the only place where the two meet."""

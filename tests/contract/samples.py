@@ -68,4 +68,4 @@ def membership(user_id: str, as_of: int, *, current: bool = True) -> Membership:
     removed = 0 if current else as_of
     stays = (Interval(1, 1, 2), Interval(as_of, as_of - 1, removed))
     role = list(Role)[as_of % len(Role)]
-    return Membership(user_id, role, as_of, stays)
+    return Membership(user_id, role, as_of, stays, as_of % 3, as_of % 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -12,10 +13,13 @@ from tidings import (
     ConversationUpdated,
     FailedPrecondition,
     InvalidArgument,
+    MemberMuted,
+    MemberRemoved,
     MemberRole,
     MemberRoleSet,
     PermissionDenied,
 )
+from tidings.models import FOR_GOOD
 
 
 async def test_settings(serve: Serve) -> None:
@@ -69,3 +73,36 @@ async def test_roles(serve: Serve) -> None:
         assert roles == {**told.roles, "carol": MemberRole.GUEST}
         assert (await alice.sdk.get_conversation(group)).role is MemberRole.ADMIN
         await alice.sdk.leave(group)
+
+
+async def test_mutes_and_bans(serve: Serve) -> None:
+    server = await serve()
+    async with (
+        Watching(client(server.address, "alice")) as alice,
+        Watching(client(server.address, "bob")) as bob,
+    ):
+        group = (await alice.sdk.create_group("Plan", ["bob"])).conversation_id
+        soon = datetime.now(UTC) + timedelta(hours=1)
+        await alice.sdk.set_mute(group, "bob", soon)
+        handle = await bob.sdk.send(group, "not now")
+        with pytest.raises(PermissionDenied) as muted:
+            await handle.sent()
+        assert muted.value.reason == "MUTED"
+        members = {member.user_id: member async for member in alice.sdk.members(group)}
+        expire_time = members["bob"].mute_expire_time
+        assert expire_time is not None
+        assert abs(expire_time - soon) < timedelta(milliseconds=1)
+        await alice.sdk.set_mute(group, "bob", None)
+        await (await bob.sdk.send(group, "now")).sent()
+        await alice.sdk.set_ban(group, "bob", FOR_GOOD)
+        await bob.until(lambda: bob.of(MemberRemoved))
+        assert bob.of(MemberRemoved)[-1].ban_expire_time == FOR_GOOD
+        assert [event.expire_time is None for event in bob.of(MemberMuted)] == [False, True]
+        with pytest.raises(FailedPrecondition) as banned:
+            await alice.sdk.add_members(group, ["bob"])
+        assert banned.value.reason == "MEMBER_BANNED"
+        await alice.sdk.set_ban(group, "bob", None)
+        await alice.sdk.add_members(group, ["bob"])
+        with pytest.raises(InvalidArgument) as past:
+            await alice.sdk.set_ban(group, "bob", datetime.now(UTC) - timedelta(hours=1))
+        assert past.value.field == "expire_time"

@@ -44,6 +44,9 @@ def content_of(entry: entry_pb2.Entry) -> bytes:
         asked = entry_pb2.ReactionSet(seq=entry.reaction_set.seq)
         asked.reaction = entry.reaction_set.reaction
         return kind.encode() + asked.SerializeToString()
+    if kind == "member_banned" or entry.member_removed.HasField("ban_expire_time"):
+        # What a ban is depends on whether they are a member by then.
+        return b"ban"
     if kind in CHANGES:
         body: Message = getattr(entry, kind)
         return kind.encode() + body.SerializeToString()

@@ -31,6 +31,7 @@ from tidings_server.messaging import (
     intents,
     lookup,
     message_states,
+    proposals,
     receipts,
     sequencer,
     takeover,
@@ -538,6 +539,20 @@ BUGS = {
             "rank-overlooked",
             "who may give roles gives every role to everybody",
             lambda: changed(permissions, "check_rank", "membership.role is not", "None is"),
+            100,
+        ),
+        Bug(
+            "mute-overlooked",
+            "a muted member may post",
+            lambda: changed(permissions, "check", "right in SPEAKING", "right is None"),
+            100,
+        ),
+        Bug(
+            "ban-overlooked",
+            "who is banned may be added",
+            lambda: changed(
+                proposals.Add, "decide", "known.banned_until_ms > self.stamp", "not self.stamp"
+            ),
             100,
         ),
         Bug(

@@ -52,6 +52,11 @@ _CHANGES: dict[str, tuple[type[Message], type[Message]]] = {
         conversation_service_pb2.SetRoleRequest,
         conversation_service_pb2.SetRoleResponse,
     ),
+    "SetMute": (
+        conversation_service_pb2.SetMuteRequest,
+        conversation_service_pb2.SetMuteResponse,
+    ),
+    "SetBan": (conversation_service_pb2.SetBanRequest, conversation_service_pb2.SetBanResponse),
     "TransferOwnership": (
         conversation_service_pb2.TransferOwnershipRequest,
         conversation_service_pb2.TransferOwnershipResponse,

@@ -274,21 +274,9 @@ class RudeDevice:
         command = request.commands.add(command_id=self._next)
         self._next += 1
         user = f"user{rng.randrange(3)}"
-        match rng.randrange(11):
-            case 10:
-                command.transfer_ownership.conversation_id = conversation
-                command.transfer_ownership.request_id = change_id
-                command.transfer_ownership.user_id = user
-            case 9:
-                command.set_role.conversation_id = conversation
-                command.set_role.request_id = change_id
-                command.set_role.user_id = user
-                command.set_role.role = rng.choice(conversation_pb2.MemberRole.values()[1:])
-            case 8:
-                command.update_conversation.conversation_id = conversation
-                command.update_conversation.request_id = change_id
-                command.update_conversation.settings.title = rng.choice(("", "rude", self.name))
-                command.update_conversation.update_mask.paths.append("title")
+        match rng.randrange(13):
+            case 8 | 9 | 10 | 11 | 12:
+                self._govern(command, conversation, change_id, user)
             case 7:
                 command.set_reaction.conversation_id = conversation
                 command.set_reaction.request_id = change_id
@@ -319,6 +307,26 @@ class RudeDevice:
                 command.leave_conversation.conversation_id = conversation
                 command.leave_conversation.request_id = change_id
         self._changes.append(command)
+
+    def _govern(
+        self, command: chat_service_pb2.Command, conversation: str, change_id: str, user: str
+    ) -> None:
+        """Does what moderators, admins and owners may do."""
+        rng = self._rng
+        if rng.random() < 0.2:
+            command.update_conversation.conversation_id = conversation
+            command.update_conversation.request_id = change_id
+            command.update_conversation.settings.title = rng.choice(("", "rude", self.name))
+            command.update_conversation.update_mask.paths.append("title")
+            return
+        name = rng.choice(("transfer_ownership", "set_role", "set_mute", "set_ban"))
+        request = getattr(command, name)
+        request.conversation_id, request.request_id = conversation, change_id
+        request.user_id = user
+        if name == "set_role":
+            request.role = rng.choice(conversation_pb2.MemberRole.values()[1:])
+        elif name != "transfer_ownership":
+            request.expire_time.FromMilliseconds(self.clock.now_ms() + 5000)
 
     def _new(self, conversation: str) -> Sent:
         self._texts += 1

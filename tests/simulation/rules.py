@@ -25,11 +25,14 @@ _LEAST = {
     "message_deleted": 0,
     "reaction_set": 0,
     "member_removed": 2,
+    "member_muted": 2,
+    "member_banned": 2,
     "members_added": 3,
     "conversation_updated": 3,
     "member_role_set": 3,
 }
 """The lowest rank that may do it."""
+_SPEAKING = ("message", "message_edited", "reaction_set")
 MODERATOR_RANK = 2
 SETTINGS = ("title", "description", "picture", "custom_data")
 
@@ -42,36 +45,62 @@ def rank(log: Log, user: str) -> int:
 def allowed(log: Log, entry: entry_pb2.Entry, where: str) -> None:
     """A member has changed something. Raises Violation when it should have been refused."""
     user, kind = entry.user_id, entry.WhichOneof("body") or ""
-    own = rank(log, user)
+    own, stamp = rank(log, user), entry.create_time.ToMilliseconds()
     leaves = kind == "member_removed" and entry.member_removed.user_id == user
     if own < _LEAST[kind] and not leaves:
         raise Violation("decision", f"{where}: {kind} by {user}, whose rank is {own}")
-    concerned: list[tuple[str, int]] = []
-    if kind == "members_added":
-        concerned = [(m.user_id, m.role) for m in entry.members_added.members]
-    elif kind == "member_role_set":
-        concerned = [(c.user_id, c.role) for c in entry.member_role_set.changes]
-        for change in entry.member_role_set.changes:
-            if log.roles.get(change.user_id) != change.previous_role or (
-                change.role == change.previous_role
-            ):
-                raise Violation("decision", f"{where}: {change} of one who is otherwise")
-    elif kind == "member_removed":
-        removed = entry.member_removed
-        if log.is_member(removed.user_id) and log.roles[removed.user_id] != removed.role:
-            raise Violation("decision", f"{where}: {removed} of one who is otherwise")
-        concerned = [] if leaves else [(removed.user_id, removed.role)]
-    elif kind == "conversation_updated":
-        settings = settings_at(log, log.head)
-        for name in entry.conversation_updated.update_mask.paths:
-            if getattr(entry.conversation_updated.settings, name) == settings[name]:
-                raise Violation("decision", f"{where}: {name} was so already")
-    for other, role in concerned:
+    if kind in _SPEAKING and log.muted.get(user, 0) > stamp:
+        raise Violation("decision", f"{where}: {kind} by {user}, who is muted")
+    for other, role in [] if leaves else _concerned(log, entry):
         above = [_RANKS.index(role)]
         if other in log.roles and other != user:
             above.append(rank(log, other))
         if log.roles[user] != OWNER and max(above) >= own:
             raise Violation("decision", f"{where}: {kind} of {other}, {role} by {user}")
+    _sound(log, entry, where)
+
+
+def _concerned(log: Log, entry: entry_pb2.Entry) -> list[tuple[str, int]]:
+    """Users whom an entry is about, each with the role that it gives or takes."""
+    match entry.WhichOneof("body"):
+        case "members_added":
+            return [(m.user_id, m.role) for m in entry.members_added.members]
+        case "member_role_set":
+            return [(c.user_id, c.role) for c in entry.member_role_set.changes]
+        case "member_removed":
+            return [(entry.member_removed.user_id, entry.member_removed.role)]
+        case "member_muted":
+            muted = entry.member_muted.user_id
+            return [(muted, log.roles[muted])]
+    return []
+
+
+def _sound(log: Log, entry: entry_pb2.Entry, where: str) -> None:
+    """Raises Violation when an entry says what is not so, or changes nothing."""
+    match entry.WhichOneof("body"):
+        case "members_added":
+            stamp = entry.create_time.ToMilliseconds()
+            for member in entry.members_added.members:
+                if log.banned.get(member.user_id, 0) > stamp:
+                    raise Violation("decision", f"{where}: {member.user_id} is banned")
+        case "member_role_set":
+            for change in entry.member_role_set.changes:
+                before = log.roles.get(change.user_id)
+                if before != change.previous_role or before == change.role:
+                    raise Violation("decision", f"{where}: {change} of one who is {before}")
+        case "member_removed":
+            removed = entry.member_removed
+            if log.roles.get(removed.user_id) != removed.role:
+                raise Violation("decision", f"{where}: {removed} of one who is otherwise")
+        case "member_banned":
+            banned = entry.member_banned
+            if log.is_member(banned.user_id) and banned.HasField("expire_time"):
+                raise Violation("decision", f"{where}: a ban of a member who stays one")
+        case "conversation_updated":
+            settings = settings_at(log, log.head)
+            for name in entry.conversation_updated.update_mask.paths:
+                if getattr(entry.conversation_updated.settings, name) == settings[name]:
+                    raise Violation("decision", f"{where}: {name} was so already")
 
 
 def has_owner(log: Log, where: str) -> None:
@@ -132,3 +161,17 @@ def change_roles(roles: dict[str, int], entry: entry_pb2.Entry) -> None:
             roles.pop(entry.member_removed.user_id, None)
         case "member_role_set":
             roles.update((c.user_id, c.role) for c in entry.member_role_set.changes)
+
+
+def restrict(log: Log, entry: entry_pb2.Entry) -> None:
+    """Takes an entry into what is kept from users, and until when."""
+    match entry.WhichOneof("body"):
+        case "member_muted":
+            muted = entry.member_muted
+            log.muted[muted.user_id] = muted.expire_time.ToMilliseconds()
+        case "member_banned":
+            banned = entry.member_banned
+            log.banned[banned.user_id] = banned.expire_time.ToMilliseconds()
+        case "member_removed" if entry.member_removed.HasField("ban_expire_time"):
+            removed = entry.member_removed
+            log.banned[removed.user_id] = removed.ban_expire_time.ToMilliseconds()

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from tidings import (
@@ -277,16 +278,8 @@ class SdkDevice:
                 await client.add_members(conversation, users)
             case "leave":
                 await client.leave(conversation)
-            case "settings":
-                names = rng.sample(SETTINGS, rng.choice((1, 1, 2)))
-                changes = {name: rng.choice(("", "a", f"{self.name}")) for name in names}
-                await client.update_conversation(conversation, **changes)
-            case "role":
-                role = rng.choice([role for role in MemberRole if role])
-                whom = rng.choice((users[0], users[0], self.user))
-                await client.set_role(conversation, whom, role)
-            case "transfer":
-                await client.transfer_ownership(conversation, users[0])
+            case "settings" | "role" | "mute" | "ban" | "transfer":
+                await self._govern(client, what, conversation, users)
             case "look":
                 await client.get_conversation(conversation)
             case "read":
@@ -324,6 +317,28 @@ class SdkDevice:
                 async for _ in client.conversations(page_size=rng.choice((1, 3, 100))):
                     pass
                 await client.unread()
+
+    async def _govern(self, client: Client, what: str, conversation: str, users: list[str]) -> None:
+        """Does what moderators, admins and owners may do."""
+        rng = self._rng
+        match what:
+            case "settings":
+                names = rng.sample(SETTINGS, rng.choice((1, 1, 2)))
+                changes = {name: rng.choice(("", "a", f"{self.name}")) for name in names}
+                await client.update_conversation(conversation, **changes)
+            case "role":
+                role = rng.choice([role for role in MemberRole if role])
+                whom = rng.choice((users[0], users[0], self.user))
+                await client.set_role(conversation, whom, role)
+            case "mute" | "ban":
+                until = None
+                if rng.random() < 0.7:
+                    seconds = rng.choice((0.5, 3, 20))
+                    until = datetime.fromtimestamp(self.clock.now_ms() / 1000 + seconds, UTC)
+                set_it = client.set_mute if what == "mute" else client.set_ban
+                await set_it(conversation, users[0], until)
+            case "transfer":
+                await client.transfer_ownership(conversation, users[0])
 
     async def _change_message(self, client: Client, conversation: str) -> None:
         """Does something with a message that is held; now and then with one that may not be there."""

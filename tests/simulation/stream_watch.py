@@ -251,6 +251,8 @@ class StreamWatch:
                 "leave_conversation",
                 "update_conversation",
                 "set_role",
+                "set_mute",
+                "set_ban",
                 "transfer_ownership",
             ):
                 seq = getattr(result, outcome).seq

@@ -12,7 +12,7 @@ from tidings.v1 import chat_service_pb2, entry_pb2
 from tidings_server.storage.base import APPLIED, Append, Outcome
 from tidings_server.storage.memory import MemoryDisk
 
-from .rules import OWNER, allowed, change_roles, has_owner
+from .rules import OWNER, allowed, change_roles, has_owner, restrict
 from .violation import Violation
 
 OPEN = 1 << 62
@@ -41,6 +41,8 @@ class Log:
     stays: dict[str, list[Stay]] = field(default_factory=dict)
     roles: dict[str, int] = field(default_factory=dict)
     """The members now, and the role of each."""
+    muted: dict[str, int] = field(default_factory=dict)
+    banned: dict[str, int] = field(default_factory=dict)
     kind: int = 0
     ordinal: int = 0
     stamp: int = 0
@@ -188,6 +190,7 @@ class Truth:
                 raise Violation("decision", f"{where}: {removed} was no member")
             log.stays[removed][-1].last = entry.seq
         change_roles(log.roles, entry)
+        restrict(log, entry)
         has_owner(log, where)
 
     def _join(self, log: Log, entry: entry_pb2.Entry, members: object, where: str) -> None:

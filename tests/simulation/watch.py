@@ -183,6 +183,10 @@ def begin_attempt(
         conversation_service_pb2.SetRoleRequest | conversation_service_pb2.TransferOwnershipRequest,
     ):
         content, change_id = b"member_role_set", request.request_id
+    elif isinstance(request, conversation_service_pb2.SetMuteRequest):
+        content, change_id = b"member_muted", request.request_id
+    elif isinstance(request, conversation_service_pb2.SetBanRequest):
+        content, change_id = b"ban", request.request_id
     else:
         return None, name
     attempt = judge.ledger.begin((name, user, change_id), content, who, judge.truth)

@@ -28,6 +28,8 @@ _SDK_ACTIONS = {
     "settings": 4,
     "role": 6,
     "transfer": 2,
+    "mute": 4,
+    "ban": 4,
     "look": 4,
 }
 _RUDE_ACTIONS = {
@@ -113,7 +115,7 @@ class Workload:
                 for other in world.sdk:
                     if other.user != device.user:
                         other.say(conversation, rng.choice((1, 4)))
-            case "remove" | "role" | "transfer":
+            case "remove" | "role" | "transfer" | "mute" | "ban":
                 device.call_on(what, conversation, [self._whom(device, conversation, rng)])
             case _:
                 device.call_on(what, conversation, [])

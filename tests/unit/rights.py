@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.unit.world import World
+from tests.unit.world import HOUR_MS, World
 from tidings.v1 import (
     chat_service_pb2,
     conversation_pb2,
@@ -45,6 +46,10 @@ _Conversations = conversation_service_pb2
 
 def _content(text: str) -> message_pb2.MessageContent:
     return message_pb2.MessageContent(text=text)
+
+
+def _later(world: World) -> Timestamp:
+    return Timestamp(seconds=world.clock.now_ms() // 1000 + 3600)
 
 
 OPERATIONS: dict[str, Make] = {
@@ -120,6 +125,18 @@ OPERATIONS: dict[str, Make] = {
         user_id=AMY,
         role=conversation_pb2.MEMBER_ROLE_ADMIN,
     ),
+    "SetMute: of a member": lambda p, change: _Conversations.SetMuteRequest(
+        conversation_id=p.log, request_id=change, user_id=AMY, expire_time=_later(p.world)
+    ),
+    "SetMute: of the owner": lambda p, change: _Conversations.SetMuteRequest(
+        conversation_id=p.log, request_id=change, user_id=OWNER, expire_time=_later(p.world)
+    ),
+    "SetBan: of a member": lambda p, change: _Conversations.SetBanRequest(
+        conversation_id=p.log, request_id=change, user_id=AMY, expire_time=_later(p.world)
+    ),
+    "SetBan: of the owner": lambda p, change: _Conversations.SetBanRequest(
+        conversation_id=p.log, request_id=change, user_id=OWNER, expire_time=_later(p.world)
+    ),
     "TransferOwnership": lambda p, change: _Conversations.TransferOwnershipRequest(
         conversation_id=p.log, request_id=change, user_id=AMY
     ),
@@ -155,9 +172,21 @@ async def _removed(p: Place) -> None:
     await p.world.remove(p.log, OWNER, ME)
 
 
+async def _banned(p: Place) -> None:
+    until = p.world.clock.now_ms() + HOUR_MS
+    await p.world.execute(OWNER, c.SetBan(p.log, p.world.change_id(), ME, until))
+
+
+async def _muted(p: Place) -> None:
+    until = p.world.clock.now_ms() + HOUR_MS
+    await p.world.execute(OWNER, c.SetMute(p.log, p.world.change_id(), ME, until))
+
+
 STANDINGS: dict[str, Arrange] = {
     "stranger": _nothing,
     "ex-member": _removed,
+    "banned": _banned,
+    "muted member": _muted,
     "guest": _as(Role.GUEST),
     "member": _nothing,
     "moderator": _as(Role.MODERATOR),

@@ -66,6 +66,8 @@ RESULTS: list[tuple[c.Result, str]] = [
     (c.ConversationChanged(c.LeaveConversation, 7), "leave_conversation"),
     (c.ConversationChanged(c.UpdateConversation, 7), "update_conversation"),
     (c.ConversationChanged(c.SetRole, 7), "set_role"),
+    (c.ConversationChanged(c.SetMute, 7), "set_mute"),
+    (c.ConversationChanged(c.SetBan, 7), "set_ban"),
     (c.ConversationChanged(c.TransferOwnership, 7), "transfer_ownership"),
     (c.ConversationGot(VIEW, created=True), "create_conversation"),
     (c.Delivered(3), "mark_delivered"),

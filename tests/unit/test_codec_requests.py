@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.unit import admin_requests
 from tests.unit.made import LOG
@@ -159,6 +160,19 @@ GOOD: list[tuple[Message, c.Command]] = [
         c.SetRole(LOG, CHANGE, "bob", Role.GUEST),
     ),
     (
+        conversation_service_pb2.SetMuteRequest(
+            conversation_id=LOG,
+            request_id=ID,
+            user_id="bob",
+            expire_time=Timestamp(seconds=7, nanos=1_999_999),
+        ),
+        c.SetMute(LOG, CHANGE, "bob", 7001),
+    ),
+    (
+        conversation_service_pb2.SetBanRequest(conversation_id=LOG, request_id=ID, user_id="bob"),
+        c.SetBan(LOG, CHANGE, "bob", 0),
+    ),
+    (
         conversation_service_pb2.TransferOwnershipRequest(
             conversation_id=LOG, request_id=ID, user_id="bob"
         ),
@@ -293,7 +307,15 @@ hello = chat_service_pb2.Hello
 BAD_IDS = ["", "x", ID.upper(), UUID4, ID + "0", "00000000-0000-0000-0000-000000000000"]
 BAD_LOGS = ["", "x", LOG.upper(), LOG[:-1], f"inbox:{LOG}"]
 
+mute = functools.partial(
+    conversation_service_pb2.SetMuteRequest, conversation_id=LOG, request_id=ID, user_id="bob"
+)
+
 BAD: list[tuple[Message, str]] = [
+    *(
+        (mute(expire_time=Timestamp(seconds=seconds, nanos=nanos)), "expire_time")
+        for seconds, nanos in ((0, 0), (-1, 0), (253_402_300_800, 0), (1, -1), (1, 10**9))
+    ),
     (hello(incarnation="i" * 129), "incarnation"),
     (hello(client="c" * 129), "client"),
     (hello(client="ä" * 65), "client"),

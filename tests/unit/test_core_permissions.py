@@ -24,7 +24,7 @@ GUEST = Membership("gus", Role.GUEST, 1, (Interval(1, 0),))
 MORE = {
     Role.GUEST: {Right.READ, Right.REACT, Right.DELETE, Right.LEAVE},
     Role.MEMBER: {Right.POST, Right.EDIT},
-    Role.MODERATOR: {Right.DELETE_OTHERS, Right.REMOVE_MEMBERS},
+    Role.MODERATOR: {Right.DELETE_OTHERS, Right.REMOVE_MEMBERS, Right.MUTE, Right.BAN},
     Role.ADMIN: {Right.ADD_MEMBERS, Right.UPDATE, Right.SET_ROLES},
     Role.OWNER: set(),
 }
@@ -34,6 +34,8 @@ FIXED = {
     Right.LEAVE,
     Right.UPDATE,
     Right.SET_ROLES,
+    Right.MUTE,
+    Right.BAN,
 }
 
 

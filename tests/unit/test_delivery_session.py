@@ -196,7 +196,9 @@ async def test_every_kind_of_command_has_its_result(world: World, log: str) -> N
         "set_status": Command(),
         "refresh_token": Command(refresh_token=chat_service_pb2.RefreshToken(token="alice/phone")),
         "update_conversation": Command(),
+        "set_mute": Command(),
         "set_role": Command(),
+        "set_ban": Command(),
         "transfer_ownership": Command(),
         "leave_conversation": Command(),
     }
@@ -220,7 +222,7 @@ async def test_every_kind_of_command_has_its_result(world: World, log: str) -> N
     update = commands["update_conversation"].update_conversation
     update.conversation_id, update.request_id = log, world.new_id()
     update.update_mask.paths.append("title")
-    for name, role in (("set_role", 3), ("transfer_ownership", 0)):
+    for name, role in (("set_mute", 0), ("set_role", 3), ("set_ban", 0), ("transfer_ownership", 0)):
         request = getattr(commands[name], name)
         request.conversation_id, request.request_id, request.user_id = log, world.new_id(), "bob"
         if role:

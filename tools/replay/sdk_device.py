@@ -18,6 +18,8 @@ _KINDS = {
     tidings.MemberRemoved: "member_removed",
     tidings.ConversationUpdated: "conversation_updated",
     tidings.MemberRoleSet: "member_role_set",
+    tidings.MemberMuted: "member_muted",
+    tidings.MemberBanned: "member_banned",
     tidings.ConversationJoined: "conversation_joined",
     tidings.ConversationLeft: "conversation_left",
 }

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from . import events, models
 from .errors import Code, TidingsError, error_for
 from .v1 import (
@@ -18,7 +20,7 @@ from .v1 import (
 )
 
 if TYPE_CHECKING:
-    from google.protobuf.timestamp_pb2 import Timestamp
+    from google.protobuf.message import Message as ProtoMessage
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REASON_PREFIX = "ERROR_REASON_"
@@ -27,6 +29,21 @@ _REASON_PREFIX = "ERROR_REASON_"
 def time_of(timestamp: Timestamp) -> datetime:
     """A protobuf time as a datetime in UTC."""
     return _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)
+
+
+def to_timestamp(time: datetime | None) -> Timestamp | None:
+    """A time for a request, in whole milliseconds. Raises ValueError for one without a time zone."""
+    if time is None:
+        return None
+    if time.tzinfo is None:
+        raise ValueError("a time needs a time zone")
+    timestamp = Timestamp()
+    timestamp.FromMilliseconds((time - _EPOCH) // timedelta(milliseconds=1))
+    return timestamp
+
+
+def _time_or_none(message: ProtoMessage, field: str) -> datetime | None:
+    return time_of(getattr(message, field)) if message.HasField(field) else None
 
 
 def time_of_ms(ms: int) -> datetime:
@@ -62,7 +79,10 @@ def error_of(error: error_pb2.Error) -> TidingsError:
 def member_of(member: conversation_pb2.Member, join_seq: int = 0) -> models.Member:
     """A membership; an entry that made it needs not say at which position."""
     return models.Member(
-        member.user_id, models.MemberRole(member.role), member.join_seq or join_seq
+        member.user_id,
+        models.MemberRole(member.role),
+        member.join_seq or join_seq,
+        _time_or_none(member, "mute_expire_time"),
     )
 
 
@@ -250,6 +270,31 @@ def entry_of(
             entry_id=entry_id,
             removed_user_id=entry.member_removed.user_id,
             role=models.MemberRole(entry.member_removed.role),
+            ban_expire_time=_time_or_none(entry.member_removed, "ban_expire_time"),
+        )
+    if body == "member_muted":
+        return events.MemberMuted(
+            conversation_id=log,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            muted_user_id=entry.member_muted.user_id,
+            expire_time=_time_or_none(entry.member_muted, "expire_time"),
+        )
+    if body == "member_banned":
+        return events.MemberBanned(
+            conversation_id=log,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            banned_user_id=entry.member_banned.user_id,
+            expire_time=_time_or_none(entry.member_banned, "expire_time"),
         )
     if body == "member_role_set":
         return events.MemberRoleSet(

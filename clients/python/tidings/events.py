@@ -23,6 +23,8 @@ __all__ = [
     "Gap",
     "IncarnationChanged",
     "LogEntry",
+    "MemberBanned",
+    "MemberMuted",
     "MemberRemoved",
     "MemberRoleSet",
     "MembersAdded",
@@ -191,15 +193,33 @@ class MemberRemoved(LogEntry):
     Attributes:
         removed_user_id: Whose membership.
         role: The role that they had; UNSPECIFIED where an old server does not tell it.
+        ban_expire_time: Until when they are banned, in UTC, or None.
     """
 
     removed_user_id: str
     role: MemberRole = MemberRole.UNSPECIFIED
+    ban_expire_time: datetime | None = None
 
     @property
     def left(self) -> bool:
         """Whether the user left, rather than being removed by another."""
         return self.removed_user_id == self.user_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberMuted(LogEntry):
+    """A member may not post, edit and react until a time, in UTC; None: may again."""
+
+    muted_user_id: str
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberBanned(LogEntry):
+    """An ex-member can't be added until a time, in UTC; None: can be again. Of a member MemberRemoved tells it."""
+
+    banned_user_id: str
+    expire_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -464,6 +484,8 @@ Entry: TypeAlias = (
     | MembersAdded
     | MemberRemoved
     | MemberRoleSet
+    | MemberMuted
+    | MemberBanned
     | ConversationUpdated
     | ConversationJoined
     | ConversationLeft

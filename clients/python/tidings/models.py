@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Final
 
 __all__ = [
     "Availability",
@@ -19,6 +20,10 @@ __all__ = [
     "Unread",
     "UnreadCount",
 ]
+
+
+FOR_GOOD: Final = datetime(9999, 12, 31, 23, 59, 59, 999000, UTC)
+"""The latest time until which a member can be muted or banned."""
 
 
 class _OpenEnum(enum.IntEnum):
@@ -84,11 +89,13 @@ class Member:
         user_id: The user.
         role: What the member may do.
         join_seq: The position of the entry that made the user a member.
+        mute_expire_time: Until when they are muted, in UTC, perhaps a time that has passed; None for never.
     """
 
     user_id: str
     role: MemberRole = MemberRole.MEMBER
     join_seq: int = 0
+    mute_expire_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

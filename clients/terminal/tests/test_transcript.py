@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date
+from datetime import UTC, date, timedelta
 from typing import Any
 
-from tidings import MessageFailed, NotFound
+from tidings import (
+    MemberBanned,
+    MemberMuted,
+    MemberRemoved,
+    MemberRole,
+    MemberRoleSet,
+    MessageFailed,
+    NotFound,
+)
 from tidings_chat.model import Model, Progress
 from tidings_chat.transcript import Bubble, DayLine, Item, NewLine, Note, transcript
 
-from .made import ME, TALK, added, created, group, loaded, message, pending, removed, told, updated
+from .made import (
+    ME,
+    START,
+    TALK,
+    added,
+    common,
+    created,
+    group,
+    loaded,
+    message,
+    pending,
+    removed,
+    told,
+    updated,
+)
 
 TODAY = date(2026, 6, 3)
 DAY = 24 * 60
@@ -150,3 +172,23 @@ def test_replies_quote() -> None:
 def test_text_is_made_harmless() -> None:
     (found,) = bubbles(items(message(1, "a\x1b[31mb\x07\tc\r\nd\u202ee")))
     assert found.text == "a␛[31mb␇    c\nde"
+
+
+def test_what_is_kept_from_members_is_told() -> None:
+    later = START + timedelta(hours=1)
+    found = items(
+        created("bob", ME, "carol"),
+        MemberRoleSet(**common(2, "bob"), roles={ME: MemberRole.OWNER, "bob": MemberRole.ADMIN}),
+        MemberMuted(**common(3, ME), muted_user_id="carol", expire_time=later),
+        MemberMuted(**common(4, ME), muted_user_id="carol", expire_time=None),
+        MemberRemoved(**common(5, ME), removed_user_id="carol", ban_expire_time=later),
+        MemberBanned(**common(6, "bob"), banned_user_id="carol", expire_time=None),
+        conversation=group(50),
+    )
+    assert [item.text for item in found if isinstance(item, Note)][2:] == [
+        "bob made you an owner and bob an admin",
+        "You muted carol",
+        "You unmuted carol",
+        "You banned carol",
+        "bob lifted the ban of carol",
+    ]

@@ -10,6 +10,8 @@ _BY_REASON: Final = {
     "CONVERSATION_NOT_FOUND": "you are not a member of this conversation",
     "MESSAGE_NOT_FOUND": "there is no such message",
     "RIGHT_MISSING": "your role here does not allow this",
+    "MUTED": "you are muted here for now",
+    "MEMBER_BANNED": "one of them is banned from here",
     "MEMBER_NOT_FOUND": "there is no such member",
     "LAST_OWNER": "make somebody else the owner first, with /owner",
     "DENIED": "the server doesn't allow this",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Final
 
@@ -20,6 +21,7 @@ from tidings import (
     TidingsError,
     Unavailable,
 )
+from tidings.models import FOR_GOOD
 
 from .keeping import Keeper, Wants
 from .model import Changes, Chat, Model
@@ -286,6 +288,16 @@ class ChatSession:
         """Make another member the owner. Raises TidingsError."""
         await self._connected().transfer_ownership(chat.conversation_id, user_id)
 
+    async def mute(self, chat: Chat, user_id: str, minutes: int | None, *, lifted: bool) -> None:
+        """Mute a member for some minutes, or for good; or take that back. Raises TidingsError."""
+        until = None if lifted else _until(minutes)
+        await self._connected().set_mute(chat.conversation_id, user_id, until)
+
+    async def ban(self, chat: Chat, user_id: str, minutes: int | None, *, lifted: bool) -> None:
+        """Ban a member for some minutes, or for good; or take that back. Raises TidingsError."""
+        until = None if lifted else _until(minutes)
+        await self._connected().set_ban(chat.conversation_id, user_id, until)
+
     async def update(
         self, chat: Chat, *, title: str | None = None, description: str | None = None
     ) -> None:
@@ -310,3 +322,7 @@ class ChatSession:
     async def set_status(self, availability: Availability, text: str) -> Presence:
         """Say how the person is. Raises TidingsError."""
         return await self._connected().set_status(availability, text)
+
+
+def _until(minutes: int | None) -> datetime:
+    return FOR_GOOD if minutes is None else datetime.now(UTC) + timedelta(minutes=minutes)

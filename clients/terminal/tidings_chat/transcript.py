@@ -11,6 +11,8 @@ from tidings import (
     ConversationCreated,
     ConversationUpdated,
     Entry,
+    MemberBanned,
+    MemberMuted,
     MemberRemoved,
     MemberRole,
     MemberRoleSet,
@@ -257,7 +259,10 @@ def describe(entry: Entry, me: str) -> str:
     if isinstance(entry, MemberRemoved):
         if entry.left:
             return f"{who} left"
-        return f"{who} removed {_names([entry.removed_user_id], me)}"
+        verb = "banned" if entry.ban_expire_time is not None else "removed"
+        return f"{who} {verb} {_names([entry.removed_user_id], me)}"
+    if isinstance(entry, MemberMuted | MemberBanned):
+        return _restricted(entry, who, me)
     if isinstance(entry, MemberRoleSet):
         given = [
             f"{_names([user], me)} {_ROLES.get(role, role.name.lower())}"
@@ -269,6 +274,14 @@ def describe(entry: Entry, me: str) -> str:
     if isinstance(entry, UnknownEntry):
         return "Something that this version can't show"
     return ""
+
+
+def _restricted(entry: MemberMuted | MemberBanned, who: str, me: str) -> str:
+    if isinstance(entry, MemberMuted):
+        verb = "unmuted" if entry.expire_time is None else "muted"
+        return f"{who} {verb} {_names([entry.muted_user_id], me)}"
+    verb = "lifted the ban of" if entry.expire_time is None else "banned"
+    return f"{who} {verb} {_names([entry.banned_user_id], me)}"
 
 
 def _updated(entry: ConversationUpdated) -> str:

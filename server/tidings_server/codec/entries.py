@@ -4,34 +4,25 @@ store and the wire alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from google.protobuf.message import DecodeError
 
-from tidings.v1 import chat_service_pb2, conversation_pb2, entry_pb2
+from tidings.v1 import chat_service_pb2, entry_pb2
 
 from ..core.entries import (
     Body,
-    ConversationCreated,
     ConversationJoined,
     ConversationKind,
     ConversationLeft,
-    ConversationUpdated,
     Entry,
-    MemberRemoved,
-    MemberRoleSet,
-    MembersAdded,
     MessageDeleted,
     MessageEdited,
     MessagePosted,
-    NewMember,
     ReactionSet,
     Role,
-    RoleChange,
     UnknownBody,
 )
+from .conversation_changes import decode_change, encode_change
 from .fields import to_ms
-from .settings import decode_settings, encode_settings
 from .wire import element, text, timestamp, varint
 
 
@@ -108,30 +99,6 @@ def _encode_body(seq: int, body: Body) -> bytes:
             entry.reaction_set.seq = about
             entry.reaction_set.reaction = reaction
             entry.reaction_set.replaced = replaced
-        case ConversationCreated(kind, title, members):
-            created = entry.conversation_created
-            created.kind = kind.value  # type: ignore[assignment]
-            created.title = title
-            for m in members:
-                created.members.add(user_id=m.user_id, role=m.role.value, join_seq=seq)
-        case MembersAdded(members):
-            for m in members:
-                entry.members_added.members.add(user_id=m.user_id, role=m.role.value, join_seq=seq)
-        case MemberRemoved(user_id, role):
-            entry.member_removed.user_id = user_id
-            entry.member_removed.role = _number(role)
-        case MemberRoleSet(role_changes):
-            entry.member_role_set.SetInParent()
-            for change in role_changes:
-                entry.member_role_set.changes.add(
-                    user_id=change.user_id,
-                    role=_number(change.role),
-                    previous_role=_number(change.before),
-                )
-        case ConversationUpdated(changes):
-            updated = entry.conversation_updated
-            updated.SetInParent()
-            encode_settings(changes, updated.settings, updated.update_mask)
         case ConversationJoined():
             joined = entry.conversation_joined
             joined.conversation_id = body.conversation_id
@@ -144,7 +111,7 @@ def _encode_body(seq: int, body: Body) -> bytes:
             entry.conversation_left.conversation_id = conversation_id
             entry.conversation_left.seq = seq
         case _:
-            raise TypeError(f"{type(body).__name__} can't be encoded")
+            encode_change(entry, seq, body)
     return entry.SerializeToString()
 
 
@@ -182,26 +149,6 @@ def _decode_known(entry: entry_pb2.Entry) -> Body:
         case "reaction_set":
             set_ = entry.reaction_set
             return ReactionSet(set_.seq, set_.reaction, set_.replaced)
-        case "conversation_created":
-            created = entry.conversation_created
-            return ConversationCreated(
-                ConversationKind(created.kind), created.title, _members(created.members)
-            )
-        case "members_added":
-            return MembersAdded(_members(entry.members_added.members))
-        case "member_removed":
-            removed = entry.member_removed
-            return MemberRemoved(removed.user_id, _role(removed.role))
-        case "member_role_set":
-            return MemberRoleSet(
-                tuple(
-                    RoleChange(change.user_id, Role(change.role), _role(change.previous_role))
-                    for change in entry.member_role_set.changes
-                )
-            )
-        case "conversation_updated":
-            updated = entry.conversation_updated
-            return ConversationUpdated(decode_settings(updated.settings, updated.update_mask))
         case "conversation_joined":
             j = entry.conversation_joined
             return ConversationJoined(
@@ -215,16 +162,4 @@ def _decode_known(entry: entry_pb2.Entry) -> Body:
         case "conversation_left":
             left = entry.conversation_left
             return ConversationLeft(left.conversation_id, left.seq)
-    return UnknownBody()
-
-
-def _members(members: Iterable[conversation_pb2.Member]) -> tuple[NewMember, ...]:
-    return tuple(NewMember(m.user_id, Role(m.role)) for m in members)
-
-
-def _number(role: Role | None) -> conversation_pb2.MemberRole.ValueType:
-    return role.value if role else 0  # type: ignore[return-value]
-
-
-def _role(number: int) -> Role | None:
-    return Role(number) if number else None
+    return decode_change(entry)

@@ -60,6 +60,8 @@ _CHANGE_RESPONSES: dict[type, Callable[..., Message]] = {
     c.UpdateConversation: conversation_service_pb2.UpdateConversationResponse,
     c.SetRole: conversation_service_pb2.SetRoleResponse,
     c.TransferOwnership: conversation_service_pb2.TransferOwnershipResponse,
+    c.SetMute: conversation_service_pb2.SetMuteResponse,
+    c.SetBan: conversation_service_pb2.SetBanResponse,
 }
 
 
@@ -136,6 +138,7 @@ def _response_members(r: c.MembersListed) -> Message:
                 user_id=m.user_id,
                 role=m.role.value,  # type: ignore[arg-type]
                 join_seq=m.join_seq,
+                mute_expire_time=to_timestamp(m.muted_until_ms),
             )
             for m in r.members
         ],

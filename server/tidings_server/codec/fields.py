@@ -21,6 +21,8 @@ from ..core.ids import (
 from ..errors import invalid
 
 MAX_POSITION = 2**62
+MAX_TIME_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, the last that a `google.protobuf.Timestamp` may have."""
 
 
 def to_timestamp(time_ms: int) -> Timestamp | None:
@@ -75,6 +77,14 @@ def role(field: str, value: int) -> Role:
         return Role(value)
     except ValueError:
         raise invalid(field, "must be a role of tidings.v1.MemberRole") from None
+
+
+def time(field: str, value: Timestamp) -> int:
+    """A time after the Unix epoch, in milliseconds since then; parts of them are cut off."""
+    time_ms = to_ms(value)
+    if not 1 <= time_ms <= MAX_TIME_MS or not 0 <= value.nanos < 1_000_000_000:
+        raise invalid(field, "must be a time between 1970 and the end of 9999")
+    return time_ms
 
 
 def position(field: str, value: int, *, least: int = 1) -> int:

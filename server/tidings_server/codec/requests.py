@@ -74,6 +74,8 @@ class RequestReader:
             conversation_service_pb2.UpdateConversationRequest: self._update,
             conversation_service_pb2.SetRoleRequest: self._set_role,
             conversation_service_pb2.TransferOwnershipRequest: self._transfer,
+            conversation_service_pb2.SetMuteRequest: self._set_mute,
+            conversation_service_pb2.SetBanRequest: self._set_ban,
             presence_service_pb2.SetStatusRequest: self._set_status,
             conversation_service_pb2.GetConversationRequest: self._get_conversation,
             conversation_service_pb2.ListConversationsRequest: self._list_conversations,
@@ -334,6 +336,22 @@ class RequestReader:
             fields.conversation_id(r.conversation_id),
             fields.change_id("request_id", r.request_id),
             fields.user("user_id", r.user_id),
+        )
+
+    def _set_mute(self, r: conversation_service_pb2.SetMuteRequest) -> c.SetMute:
+        return c.SetMute(
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
+            fields.user("user_id", r.user_id),
+            fields.time("expire_time", r.expire_time) if r.HasField("expire_time") else 0,
+        )
+
+    def _set_ban(self, r: conversation_service_pb2.SetBanRequest) -> c.SetBan:
+        return c.SetBan(
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
+            fields.user("user_id", r.user_id),
+            fields.time("expire_time", r.expire_time) if r.HasField("expire_time") else 0,
         )
 
     def _get_conversation(

@@ -155,6 +155,26 @@ class TransferOwnership:
 
 
 @dataclass(frozen=True, slots=True)
+class SetMute:
+    """Mutes a member until a time; 0: no longer."""
+
+    conversation_id: str
+    id: ChangeId
+    user_id: str
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetBan:
+    """Bans a member or ex-member until a time; 0: no longer."""
+
+    conversation_id: str
+    id: ChangeId
+    user_id: str
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class MarkDelivered:
     """Moves the caller's delivered mark."""
 
@@ -266,6 +286,8 @@ Command = (
     | UpdateConversation
     | SetRole
     | TransferOwnership
+    | SetMute
+    | SetBan
     | MarkDelivered
     | MarkRead
     | RefreshToken

@@ -76,11 +76,28 @@ class MembersAdded:
 @dataclass(frozen=True, slots=True)
 class MemberRemoved:
     """A membership ended. It is the last entry of its page. `role` is the one that the member had; the first version
-    does not tell it.
+    does not tell it. `banned_until_ms` is 0 for those who are not banned.
     """
 
     user_id: str
     role: Role | None = None
+    banned_until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemberMuted:
+    """A member may not post, edit and react until a time; 0: may again."""
+
+    user_id: str
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberBanned:
+    """An ex-member is not to be added until a time; 0: may be again."""
+
+    user_id: str
+    until_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +178,8 @@ Body = (
     | MemberRemoved
     | ConversationUpdated
     | MemberRoleSet
+    | MemberMuted
+    | MemberBanned
     | ConversationJoined
     | ConversationLeft
     | UnknownBody
@@ -172,6 +191,8 @@ STATE_BODIES = (
     MemberRemoved,
     ConversationUpdated,
     MemberRoleSet,
+    MemberMuted,
+    MemberBanned,
     ConversationJoined,
     ConversationLeft,
     UnknownBody,

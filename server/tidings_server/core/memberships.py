@@ -8,6 +8,8 @@ from .entries import (
     Body,
     ConversationCreated,
     Entry,
+    MemberBanned,
+    MemberMuted,
     MemberRemoved,
     MemberRoleSet,
     MembersAdded,
@@ -30,12 +32,16 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A user's stays in a conversation, oldest first, folded up to position `as_of`."""
+    """A user's stays in a conversation, oldest first, folded up to position `as_of`; and the times until which they may
+    not post, or not be added again.
+    """
 
     user_id: str
     role: Role
     as_of: int
     intervals: tuple[Interval, ...]
+    muted_until_ms: int = 0
+    banned_until_ms: int = 0
 
     @property
     def current(self) -> bool:
@@ -74,7 +80,11 @@ def affected_users(body: Body) -> list[str]:
     match body:
         case ConversationCreated(members=members) | MembersAdded(members=members):
             return [m.user_id for m in members]
-        case MemberRemoved(user_id=user_id):
+        case (
+            MemberRemoved(user_id=user_id)
+            | MemberMuted(user_id=user_id)
+            | MemberBanned(user_id=user_id)
+        ):
             return [user_id]
         case MemberRoleSet(changes=changes):
             return [change.user_id for change in changes]
@@ -95,16 +105,25 @@ def fold_membership(before: Membership | None, entry: Entry, user_id: str) -> Me
             if before is not None and before.current:
                 return replace(before, as_of=entry.seq)
             stay = Interval(entry.seq, entry.ordinal)
-            stays = before.intervals if before is not None else ()
-            return Membership(user_id, role, entry.seq, (*stays, stay))
-        case MemberRemoved(user_id=removed):
+            if before is None:
+                return Membership(user_id, role, entry.seq, (stay,))
+            stays = (*before.intervals, stay)
+            return replace(before, role=role, as_of=entry.seq, intervals=stays)
+        case MemberRemoved(user_id=removed, banned_until_ms=banned):
             if removed != user_id or before is None or not before.current:
                 return before
             ended = replace(before.intervals[-1], removed_seq=entry.seq)
-            return replace(before, as_of=entry.seq, intervals=(*before.intervals[:-1], ended))
+            stays = (*before.intervals[:-1], ended)
+            if banned:
+                before = replace(before, banned_until_ms=banned)
+            return replace(before, as_of=entry.seq, intervals=stays)
         case MemberRoleSet(changes=changes):
             given = next((c.role for c in changes if c.user_id == user_id), None)
             if given is None or before is None or not before.current:
                 return before
             return replace(before, as_of=entry.seq, role=given)
+        case MemberMuted(user_id=named, until_ms=until) if named == user_id and before is not None:
+            return replace(before, as_of=entry.seq, muted_until_ms=until)
+        case MemberBanned(user_id=named, until_ms=until) if named == user_id and before is not None:
+            return replace(before, as_of=entry.seq, banned_until_ms=until)
     return before

@@ -24,6 +24,8 @@ class Right(IntEnum):
     LEAVE = 9
     UPDATE = 10
     SET_ROLES = 11
+    MUTE = 12
+    BAN = 13
 
     @property
     def words(self) -> str:
@@ -52,6 +54,8 @@ FIRST_ROLE: dict[Right, Role] = {
     Right.EDIT: Role.MEMBER,
     Right.DELETE_OTHERS: Role.MODERATOR,
     Right.REMOVE_MEMBERS: Role.MODERATOR,
+    Right.MUTE: Role.MODERATOR,
+    Right.BAN: Role.MODERATOR,
     Right.ADD_MEMBERS: Role.ADMIN,
     Right.UPDATE: Role.ADMIN,
     Right.SET_ROLES: Role.ADMIN,
@@ -66,7 +70,15 @@ RIGHTS: dict[Role, frozenset[Right]] = {
 }
 
 GROUP_ONLY = frozenset(
-    {Right.ADD_MEMBERS, Right.REMOVE_MEMBERS, Right.LEAVE, Right.UPDATE, Right.SET_ROLES}
+    {
+        Right.ADD_MEMBERS,
+        Right.REMOVE_MEMBERS,
+        Right.LEAVE,
+        Right.UPDATE,
+        Right.SET_ROLES,
+        Right.MUTE,
+        Right.BAN,
+    }
 )
 """What nobody does in a direct conversation: nothing of it but its messages changes."""
 
@@ -75,16 +87,21 @@ SETTING_RIGHTS: dict[str, Right] = dict.fromkeys(
 )
 """The right that a change of each setting needs."""
 
+SPEAKING = frozenset({Right.POST, Right.EDIT, Right.REACT})
+"""What a muted member may not do."""
+
 _FOR_OTHERS: dict[Right, Right | None] = {Right.EDIT: None, Right.DELETE: Right.DELETE_OTHERS}
 """Rights for one's own messages, each with the right that those of others need; None: nobody has it."""
 
 
-def check(state: ConversationState, membership: Membership | None, right: Right) -> Membership:
-    """The caller's membership, if it carries the right.
+def check(
+    state: ConversationState, membership: Membership | None, right: Right, now_ms: int = 0
+) -> Membership:
+    """The caller's membership, if it carries the right at a time, which is needed for `SPEAKING`.
 
     Raises CONVERSATION_NOT_FOUND for whoever is no member (whether the conversation exists or not),
     DIRECT_FIXED for changes of a direct conversation and of who is in it, RIGHT_MISSING for members
-    without the right.
+    without the right, MUTED for those who have it, and may not use it for a while.
     """
     if state.kind is None or membership is None or not membership.current:
         raise conversation_not_found()
@@ -92,6 +109,12 @@ def check(state: ConversationState, membership: Membership | None, right: Right)
         raise DomainError(Reason.DIRECT_FIXED, "A direct conversation and its members are fixed.")
     if not has(state, membership, right):
         raise _missing(f"The caller has no right to {right.words}.")
+    if membership.muted_until_ms > now_ms and right in SPEAKING:
+        raise DomainError(
+            Reason.MUTED,
+            "The caller is muted.",
+            metadata={"expire_time_ms": str(membership.muted_until_ms)},
+        )
     return membership
 
 

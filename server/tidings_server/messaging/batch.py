@@ -138,6 +138,7 @@ def decide(state: LogState, proposal: Proposal, stamp: int) -> Body | None:
     if state.conversation.readable_only and not isinstance(proposal, NoteInInbox):
         raise store_unavailable()
     _check_time(state, proposal, stamp)
+    proposal.stamp = stamp
     return proposal.decide(state.conversation, state.memberships)
 
 

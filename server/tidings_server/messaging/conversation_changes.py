@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from ..core.commands import ChangeId
 from ..core.entries import (
     Body,
     ConversationUpdated,
+    MemberBanned,
+    MemberMuted,
+    MemberRemoved,
     MemberRoleSet,
     Role,
     RoleChange,
@@ -14,7 +19,7 @@ from ..core.entries import (
 from ..core.memberships import Membership
 from ..core.permissions import SETTING_RIGHTS, Right, check, check_owner_stays, check_rank
 from ..core.state import ConversationState
-from ..errors import member_not_found
+from ..errors import invalid, member_not_found
 from .proposals import Done, Proposal
 
 
@@ -98,3 +103,92 @@ class SetRoles(Proposal):
 def transferred(caller: str, user: str) -> dict[str, Role]:
     """The roles that a transfer of ownership gives."""
     return {user: Role.OWNER, caller: Role.ADMIN}
+
+
+class Restrict(Proposal):
+    """Something that is kept from another member until a time; 0: no longer."""
+
+    __slots__ = ("restricted", "until_ms")
+    right: Right
+    """What the caller must have the right to."""
+
+    def __init__(
+        self,
+        log: str,
+        change_id: ChangeId,
+        user_id: str,
+        done: Done,
+        restricted: str,
+        until_ms: int,
+    ) -> None:
+        super().__init__(log, change_id, user_id, done)
+        self.restricted = restricted
+        self.until_ms = until_ms
+
+    def users(self) -> tuple[str, ...]:
+        """See `Proposal`."""
+        return (self.user_id, self.restricted)
+
+    def decide(
+        self, state: ConversationState, memberships: dict[str, Membership | None]
+    ) -> Body | None:
+        """See `Proposal`."""
+        caller = check(state, memberships[self.user_id], self.right)
+        known = memberships[self.restricted]
+        if known is None:
+            raise member_not_found()
+        check_rank(caller, known.role)
+        if 0 < self.until_ms <= self.stamp:
+            raise invalid("expire_time", "must lie in the future")
+        return self.restriction(known)
+
+    @abstractmethod
+    def restriction(self, known: Membership) -> Body | None:
+        """What to append for a member or ex-member; see `decide`."""
+
+    def _is_new(self, before_ms: int) -> bool:
+        return self.until_ms != (before_ms if before_ms > self.stamp else 0)
+
+
+class Mute(Restrict):
+    """Posting, editing and reacting are kept from a member."""
+
+    __slots__ = ()
+    right = Right.MUTE
+
+    def asked(self) -> Body:
+        """See `Proposal`."""
+        return MemberMuted(self.restricted, self.until_ms)
+
+    def restriction(self, known: Membership) -> Body | None:
+        """See `Restrict`."""
+        if not known.current:
+            raise member_not_found()
+        return self.asked() if self._is_new(known.muted_until_ms) else None
+
+    def same_as(self, body: Body) -> bool:
+        """See `Proposal`."""
+        return body == self.asked()
+
+
+class Ban(Restrict):
+    """A membership ends, and does not begin again for a while."""
+
+    __slots__ = ()
+    right = Right.BAN
+
+    def asked(self) -> Body:
+        """See `Proposal`."""
+        return MemberBanned(self.restricted, self.until_ms)
+
+    def restriction(self, known: Membership) -> Body | None:
+        """See `Restrict`. The ban of a member is part of the removal, so that no moment lies between them."""
+        if known.current and self.until_ms:
+            return MemberRemoved(self.restricted, known.role, self.until_ms)
+        return self.asked() if self._is_new(known.banned_until_ms) else None
+
+    def same_as(self, body: Body) -> bool:
+        """See `Proposal`."""
+        if isinstance(body, MemberRemoved):
+            return (body.user_id, body.banned_until_ms) == (self.restricted, self.until_ms)
+        return body == self.asked()

@@ -20,6 +20,8 @@ from ..core.commands import (
     ListMembers,
     MembersListed,
     RemoveMember,
+    SetBan,
+    SetMute,
     SetRole,
     TransferOwnership,
     UpdateConversation,
@@ -31,7 +33,7 @@ from ..core.permissions import Right, check
 from ..core.principal import Principal
 from ..errors import DomainError, Reason, conversation_not_found, invalid, outcome_unknown
 from ..storage.base import Receipt, Store, StoreUnavailable
-from .conversation_changes import SetRoles, Update, transferred
+from .conversation_changes import Ban, Mute, SetRoles, Update, transferred
 from .log_state import LogView
 from .lookup import read_entry
 from .proposals import Add, Create, Remove, Submits, commit, created
@@ -154,6 +156,32 @@ class Conversations:
         committed = await commit(
             self._submits,
             lambda done: SetRoles(command.conversation_id, command.id, caller.user_id, done, roles),
+        )
+        return ConversationChanged(type(command), committed.seq)
+
+    async def mute(self, caller: Principal, command: SetMute) -> ConversationChanged:
+        """Mutes a member, or takes that back."""
+        return await self._restrict(caller, command, Mute)
+
+    async def ban(self, caller: Principal, command: SetBan) -> ConversationChanged:
+        """Bans a member, or takes that back."""
+        return await self._restrict(caller, command, Ban)
+
+    async def _restrict(
+        self, caller: Principal, command: SetMute | SetBan, kind: type[Mute | Ban]
+    ) -> ConversationChanged:
+        if command.user_id == caller.user_id:
+            raise invalid("user_id", "must be another than the caller")
+        committed = await commit(
+            self._submits,
+            lambda done: kind(
+                command.conversation_id,
+                command.id,
+                caller.user_id,
+                done,
+                command.user_id,
+                command.until_ms,
+            ),
         )
         return ConversationChanged(type(command), committed.seq)
 

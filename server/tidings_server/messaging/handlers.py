@@ -62,6 +62,8 @@ class Handlers:
             c.UpdateConversation: conversations.update,
             c.SetRole: conversations.set_role,
             c.TransferOwnership: conversations.transfer,
+            c.SetMute: conversations.mute,
+            c.SetBan: conversations.ban,
             c.GetConversation: conversations.get,
             c.ListConversations: conversations.list_conversations,
             c.ListMembers: conversations.list_members,

@@ -56,7 +56,7 @@ class ChangeMessage(Proposal):
         self, state: ConversationState, memberships: dict[str, Membership | None]
     ) -> Body | None:
         """See `Proposal`."""
-        membership = check(state, memberships[self.user_id], self.right)
+        membership = check(state, memberships[self.user_id], self.right, self.stamp)
         target = self._target
         assert target is not None, "it was read"
         entry = target.entry

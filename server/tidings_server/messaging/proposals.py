@@ -51,7 +51,8 @@ class Proposal(ABC):
 
     The rest of the attributes belongs to the sequencer: `cleared` are positions whose entries have
     this id from another sender; `absent_upto` is the id time up to which the store was searched in
-    vain; `after_found` tells of `after`; `replied` are the positions of the messages that it replies
+    vain; `after_found` tells of `after`; `stamp` is the time of the commit that it is decided for;
+    `replied` are the positions of the messages that it replies
     to, or None while they were not looked up; `verified` that the state was brought to the head since
     it was asked for.
     """
@@ -67,6 +68,7 @@ class Proposal(ABC):
         "ready",
         "replied",
         "span",
+        "stamp",
         "user_id",
         "verified",
     )
@@ -88,6 +90,7 @@ class Proposal(ABC):
         self.done = done
         self.after = after
         self.span: Span | None = None
+        self.stamp = 0
         self.cleared: frozenset[int] = frozenset()
         self.absent_upto = -1
         self.after_found: bool | None = None
@@ -182,7 +185,7 @@ class PostMessage(Proposal):
         self, state: ConversationState, memberships: dict[str, Membership | None]
     ) -> Body | None:
         """See `Proposal`."""
-        check(state, memberships[self.user_id], Right.POST)
+        check(state, memberships[self.user_id], Right.POST, self.stamp)
         return self.asked()
 
     def same_as(self, body: Body) -> bool:
@@ -273,8 +276,16 @@ class Add(Proposal):
         new = []
         for member in self.members:
             known = memberships[member.user_id]
-            if known is None or not known.current:
-                new.append(member)
+            if known is not None and known.current:
+                continue
+            if known is not None and known.banned_until_ms > self.stamp:
+                raise DomainError(
+                    Reason.MEMBER_BANNED,
+                    f"{member.user_id} is banned from the conversation.",
+                    field="members",
+                    metadata={"user_id": member.user_id},
+                )
+            new.append(member)
         if not new:
             return None
         if state.member_count + len(new) > self.max_members:

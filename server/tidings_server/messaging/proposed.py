@@ -9,6 +9,8 @@ from ..core.entries import (
     ConversationLeft,
     ConversationUpdated,
     Entry,
+    MemberBanned,
+    MemberMuted,
     MemberRemoved,
     MemberRoleSet,
     MembersAdded,
@@ -18,7 +20,7 @@ from ..core.entries import (
     ReactionSet,
 )
 from ..core.ids import id_bytes, uuid7_time
-from .conversation_changes import SetRoles, Update
+from .conversation_changes import Ban, Mute, SetRoles, Update
 from .message_changes import Delete, Edit, React
 from .proposals import Add, Create, Done, NoteInInbox, PostMessage, Proposal, Remove
 
@@ -50,6 +52,10 @@ def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done)
         case MemberRoleSet(role_changes):
             roles = {change.user_id: change.role for change in role_changes}
             return SetRoles(log, change_id, user, done, roles)
+        case MemberMuted(member, until_ms):
+            return Mute(log, change_id, user, done, member, until_ms)
+        case MemberBanned(member, until_ms):
+            return Ban(log, change_id, user, done, member, until_ms)
         case ConversationJoined() | ConversationLeft():
             return NoteInInbox(log, change_id, user, done, entry.body)
     raise ValueError(f"no change of a log: {type(entry.body).__name__}")

@@ -35,6 +35,8 @@ RULES: dict[str, Access] = {
     "/tidings.v1.ConversationService/UpdateConversation": Access.USER,
     "/tidings.v1.ConversationService/SetRole": Access.USER,
     "/tidings.v1.ConversationService/TransferOwnership": Access.USER,
+    "/tidings.v1.ConversationService/SetMute": Access.USER,
+    "/tidings.v1.ConversationService/SetBan": Access.USER,
     "/tidings.v1.MessageService/SendMessage": Access.USER,
     "/tidings.v1.MessageService/EditMessage": Access.USER,
     "/tidings.v1.MessageService/DeleteMessage": Access.USER,

@@ -29,6 +29,10 @@ def dump_details(membership: Membership) -> str:
     details: dict[str, object] = {}
     if membership.role not in _OLDEST_ROLES:
         details["role"] = int(membership.role)
+    if membership.muted_until_ms:
+        details["muted"] = membership.muted_until_ms
+    if membership.banned_until_ms:
+        details["banned"] = membership.banned_until_ms
     return json.dumps(details) if details else ""
 
 
@@ -37,7 +41,9 @@ def load_membership(
 ) -> Membership:
     """A membership from its columns."""
     more = json.loads(details) if details else {}
-    return Membership(user_id, Role(more.get("role", role)), as_of, _stays(intervals))
+    role = more.get("role", role)
+    muted, banned = more.get("muted", 0), more.get("banned", 0)
+    return Membership(user_id, Role(role), as_of, _stays(intervals), muted, banned)
 
 
 @functools.lru_cache(maxsize=4096)

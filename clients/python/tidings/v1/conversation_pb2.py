@@ -25,23 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtidings/v1/conversation.proto\x12\ntidings.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"h\n\x06Member\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12*\n\x04role\x18\x02 \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x04role\x12\x19\n\x08join_seq\x18\x03 \x01(\x03R\x07joinSeq\"\xf4\x04\n\x0c\x43onversation\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.tidings.v1.ConversationKindR\x04kind\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12 \n\x0cpeer_user_id\x18\x04 \x01(\tR\npeerUserId\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12!\n\x0cmember_count\x18\x07 \x01(\x03R\x0bmemberCount\x12\x37\n\x0bscale_class\x18\x08 \x01(\x0e\x32\x16.tidings.v1.ScaleClassR\nscaleClass\x12\x19\n\x08head_seq\x18\t \x01(\x03R\x07headSeq\x12*\n\x04role\x18\n \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x04role\x12\x19\n\x08join_seq\x18\x0b \x01(\x03R\x07joinSeq\x12\x19\n\x08read_seq\x18\x0c \x01(\x03R\x07readSeq\x12!\n\x0cunread_count\x18\r \x01(\x03R\x0bunreadCount\x12 \n\x0b\x64\x65scription\x18\x0e \x01(\tR\x0b\x64\x65scription\x12\x18\n\x07picture\x18\x0f \x01(\tR\x07picture\x12\x1f\n\x0b\x63ustom_data\x18\x10 \x01(\tR\ncustomData\"\x89\x01\n\x14\x43onversationSettings\x12\x14\n\x05title\x18\x01 \x01(\tR\x05title\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x18\n\x07picture\x18\x03 \x01(\tR\x07picture\x12\x1f\n\x0b\x63ustom_data\x18\x04 \x01(\tR\ncustomData*p\n\x10\x43onversationKind\x12!\n\x1d\x43ONVERSATION_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONVERSATION_KIND_DIRECT\x10\x01\x12\x1b\n\x17\x43ONVERSATION_KIND_GROUP\x10\x02*\xa1\x01\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_ROLE_MEMBER\x10\x01\x12\x15\n\x11MEMBER_ROLE_OWNER\x10\x02\x12\x15\n\x11MEMBER_ROLE_ADMIN\x10\x03\x12\x19\n\x15MEMBER_ROLE_MODERATOR\x10\x04\x12\x15\n\x11MEMBER_ROLE_GUEST\x10\x05*p\n\nScaleClass\x12\x1b\n\x17SCALE_CLASS_UNSPECIFIED\x10\x00\x12\x15\n\x11SCALE_CLASS_SMALL\x10\x01\x12\x15\n\x11SCALE_CLASS_GROUP\x10\x02\x12\x17\n\x13SCALE_CLASS_CHANNEL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtidings/v1/conversation.proto\x12\ntidings.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x01\n\x06Member\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12*\n\x04role\x18\x02 \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x04role\x12\x19\n\x08join_seq\x18\x03 \x01(\x03R\x07joinSeq\x12\x44\n\x10mute_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0emuteExpireTime\"\xf4\x04\n\x0c\x43onversation\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.tidings.v1.ConversationKindR\x04kind\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12 \n\x0cpeer_user_id\x18\x04 \x01(\tR\npeerUserId\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12!\n\x0cmember_count\x18\x07 \x01(\x03R\x0bmemberCount\x12\x37\n\x0bscale_class\x18\x08 \x01(\x0e\x32\x16.tidings.v1.ScaleClassR\nscaleClass\x12\x19\n\x08head_seq\x18\t \x01(\x03R\x07headSeq\x12*\n\x04role\x18\n \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x04role\x12\x19\n\x08join_seq\x18\x0b \x01(\x03R\x07joinSeq\x12\x19\n\x08read_seq\x18\x0c \x01(\x03R\x07readSeq\x12!\n\x0cunread_count\x18\r \x01(\x03R\x0bunreadCount\x12 \n\x0b\x64\x65scription\x18\x0e \x01(\tR\x0b\x64\x65scription\x12\x18\n\x07picture\x18\x0f \x01(\tR\x07picture\x12\x1f\n\x0b\x63ustom_data\x18\x10 \x01(\tR\ncustomData\"\x89\x01\n\x14\x43onversationSettings\x12\x14\n\x05title\x18\x01 \x01(\tR\x05title\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x18\n\x07picture\x18\x03 \x01(\tR\x07picture\x12\x1f\n\x0b\x63ustom_data\x18\x04 \x01(\tR\ncustomData*p\n\x10\x43onversationKind\x12!\n\x1d\x43ONVERSATION_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONVERSATION_KIND_DIRECT\x10\x01\x12\x1b\n\x17\x43ONVERSATION_KIND_GROUP\x10\x02*\xa1\x01\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_ROLE_MEMBER\x10\x01\x12\x15\n\x11MEMBER_ROLE_OWNER\x10\x02\x12\x15\n\x11MEMBER_ROLE_ADMIN\x10\x03\x12\x19\n\x15MEMBER_ROLE_MODERATOR\x10\x04\x12\x15\n\x11MEMBER_ROLE_GUEST\x10\x05*p\n\nScaleClass\x12\x1b\n\x17SCALE_CLASS_UNSPECIFIED\x10\x00\x12\x15\n\x11SCALE_CLASS_SMALL\x10\x01\x12\x15\n\x11SCALE_CLASS_GROUP\x10\x02\x12\x17\n\x13SCALE_CLASS_CHANNEL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidings.v1.conversation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONVERSATIONKIND']._serialized_start=955
-  _globals['_CONVERSATIONKIND']._serialized_end=1067
-  _globals['_MEMBERROLE']._serialized_start=1070
-  _globals['_MEMBERROLE']._serialized_end=1231
-  _globals['_SCALECLASS']._serialized_start=1233
-  _globals['_SCALECLASS']._serialized_end=1345
-  _globals['_MEMBER']._serialized_start=78
-  _globals['_MEMBER']._serialized_end=182
-  _globals['_CONVERSATION']._serialized_start=185
-  _globals['_CONVERSATION']._serialized_end=813
-  _globals['_CONVERSATIONSETTINGS']._serialized_start=816
-  _globals['_CONVERSATIONSETTINGS']._serialized_end=953
+  _globals['_CONVERSATIONKIND']._serialized_start=1026
+  _globals['_CONVERSATIONKIND']._serialized_end=1138
+  _globals['_MEMBERROLE']._serialized_start=1141
+  _globals['_MEMBERROLE']._serialized_end=1302
+  _globals['_SCALECLASS']._serialized_start=1304
+  _globals['_SCALECLASS']._serialized_end=1416
+  _globals['_MEMBER']._serialized_start=79
+  _globals['_MEMBER']._serialized_end=253
+  _globals['_CONVERSATION']._serialized_start=256
+  _globals['_CONVERSATION']._serialized_end=884
+  _globals['_CONVERSATIONSETTINGS']._serialized_start=887
+  _globals['_CONVERSATIONSETTINGS']._serialized_end=1024
 # @@protoc_insertion_point(module_scope)

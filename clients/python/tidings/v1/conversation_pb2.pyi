@@ -117,22 +117,30 @@ class Member(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     JOIN_SEQ_FIELD_NUMBER: _builtins.int
+    MUTE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user. At most 128 bytes of UTF-8 without white space and control characters, otherwise INVALID_ARGUMENT."""
     role: Global___MemberRole.ValueType
     """What the member may do. Default in requests: MEMBER."""
     join_seq: _builtins.int
     """The position of the entry that made the user a member. Set by the server, ignored in requests."""
+    @_builtins.property
+    def mute_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when they are muted; perhaps a time that has passed. Not set for those who never were. Set by the server, ignored in
+        requests, and not set in entries.
+        """
+
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         role: Global___MemberRole.ValueType = ...,
         join_seq: _builtins.int = ...,
+        mute_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mute_expire_time", b"mute_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["join_seq", b"join_seq", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["join_seq", b"join_seq", "mute_expire_time", b"mute_expire_time", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

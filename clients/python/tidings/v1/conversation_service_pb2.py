@@ -23,56 +23,65 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tidings.v1 import conversation_pb2 as tidings_dot_v1_dot_conversation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tidings/v1/conversation_service.proto\x12\ntidings.v1\x1a google/protobuf/field_mask.proto\x1a\x1dtidings/v1/conversation.proto\"\x9d\x01\n\x19\x43reateConversationRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.tidings.v1.ConversationKindR\x04kind\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12\x19\n\x08user_ids\x18\x04 \x03(\tR\x07userIds\"Z\n\x1a\x43reateConversationResponse\x12<\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32\x18.tidings.v1.ConversationR\x0c\x63onversation\"A\n\x16GetConversationRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\"W\n\x17GetConversationResponse\x12<\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32\x18.tidings.v1.ConversationR\x0c\x63onversation\"V\n\x18ListConversationsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"\x83\x01\n\x19ListConversationsResponse\x12>\n\rconversations\x18\x01 \x03(\x0b\x32\x18.tidings.v1.ConversationR\rconversations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"y\n\x12ListMembersRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"k\n\x13ListMembersResponse\x12,\n\x07members\x18\x01 \x03(\x0b\x32\x12.tidings.v1.MemberR\x07members\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x89\x01\n\x11\x41\x64\x64MembersRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x12.tidings.v1.MemberR\x07members\"&\n\x12\x41\x64\x64MembersResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"v\n\x13RemoveMemberRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\"(\n\x14RemoveMemberResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"b\n\x18LeaveConversationRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"-\n\x19LeaveConversationResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"\xde\x01\n\x19UpdateConversationRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12<\n\x08settings\x18\x03 \x01(\x0b\x32 .tidings.v1.ConversationSettingsR\x08settings\x12;\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\".\n\x1aUpdateConversationResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"\x9d\x01\n\x0eSetRoleRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12*\n\x04role\x18\x04 \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x04role\"#\n\x0fSetRoleResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"{\n\x18TransferOwnershipRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\"-\n\x19TransferOwnershipResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq2\x95\x07\n\x13\x43onversationService\x12\x63\n\x12\x43reateConversation\x12%.tidings.v1.CreateConversationRequest\x1a&.tidings.v1.CreateConversationResponse\x12Z\n\x0fGetConversation\x12\".tidings.v1.GetConversationRequest\x1a#.tidings.v1.GetConversationResponse\x12`\n\x11ListConversations\x12$.tidings.v1.ListConversationsRequest\x1a%.tidings.v1.ListConversationsResponse\x12N\n\x0bListMembers\x12\x1e.tidings.v1.ListMembersRequest\x1a\x1f.tidings.v1.ListMembersResponse\x12K\n\nAddMembers\x12\x1d.tidings.v1.AddMembersRequest\x1a\x1e.tidings.v1.AddMembersResponse\x12Q\n\x0cRemoveMember\x12\x1f.tidings.v1.RemoveMemberRequest\x1a .tidings.v1.RemoveMemberResponse\x12`\n\x11LeaveConversation\x12$.tidings.v1.LeaveConversationRequest\x1a%.tidings.v1.LeaveConversationResponse\x12\x63\n\x12UpdateConversation\x12%.tidings.v1.UpdateConversationRequest\x1a&.tidings.v1.UpdateConversationResponse\x12\x42\n\x07SetRole\x12\x1a.tidings.v1.SetRoleRequest\x1a\x1b.tidings.v1.SetRoleResponse\x12`\n\x11TransferOwnership\x12$.tidings.v1.TransferOwnershipRequest\x1a%.tidings.v1.TransferOwnershipResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tidings/v1/conversation_service.proto\x12\ntidings.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtidings/v1/conversation.proto\"\x9d\x01\n\x19\x43reateConversationRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.tidings.v1.ConversationKindR\x04kind\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12\x19\n\x08user_ids\x18\x04 \x03(\tR\x07userIds\"Z\n\x1a\x43reateConversationResponse\x12<\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32\x18.tidings.v1.ConversationR\x0c\x63onversation\"A\n\x16GetConversationRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\"W\n\x17GetConversationResponse\x12<\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32\x18.tidings.v1.ConversationR\x0c\x63onversation\"V\n\x18ListConversationsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"\x83\x01\n\x19ListConversationsResponse\x12>\n\rconversations\x18\x01 \x03(\x0b\x32\x18.tidings.v1.ConversationR\rconversations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"y\n\x12ListMembersRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"k\n\x13ListMembersResponse\x12,\n\x07members\x18\x01 \x03(\x0b\x32\x12.tidings.v1.MemberR\x07members\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x89\x01\n\x11\x41\x64\x64MembersRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x12.tidings.v1.MemberR\x07members\"&\n\x12\x41\x64\x64MembersResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"v\n\x13RemoveMemberRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\"(\n\x14RemoveMemberResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"b\n\x18LeaveConversationRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"-\n\x19LeaveConversationResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"\xde\x01\n\x19UpdateConversationRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12<\n\x08settings\x18\x03 \x01(\x0b\x32 .tidings.v1.ConversationSettingsR\x08settings\x12;\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\".\n\x1aUpdateConversationResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"\x9d\x01\n\x0eSetRoleRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12*\n\x04role\x18\x04 \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x04role\"#\n\x0fSetRoleResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"{\n\x18TransferOwnershipRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\"-\n\x19TransferOwnershipResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"\xae\x01\n\x0eSetMuteRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"#\n\x0fSetMuteResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"\xad\x01\n\rSetBanRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\"\n\x0eSetBanResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq2\x9a\x08\n\x13\x43onversationService\x12\x63\n\x12\x43reateConversation\x12%.tidings.v1.CreateConversationRequest\x1a&.tidings.v1.CreateConversationResponse\x12Z\n\x0fGetConversation\x12\".tidings.v1.GetConversationRequest\x1a#.tidings.v1.GetConversationResponse\x12`\n\x11ListConversations\x12$.tidings.v1.ListConversationsRequest\x1a%.tidings.v1.ListConversationsResponse\x12N\n\x0bListMembers\x12\x1e.tidings.v1.ListMembersRequest\x1a\x1f.tidings.v1.ListMembersResponse\x12K\n\nAddMembers\x12\x1d.tidings.v1.AddMembersRequest\x1a\x1e.tidings.v1.AddMembersResponse\x12Q\n\x0cRemoveMember\x12\x1f.tidings.v1.RemoveMemberRequest\x1a .tidings.v1.RemoveMemberResponse\x12`\n\x11LeaveConversation\x12$.tidings.v1.LeaveConversationRequest\x1a%.tidings.v1.LeaveConversationResponse\x12\x63\n\x12UpdateConversation\x12%.tidings.v1.UpdateConversationRequest\x1a&.tidings.v1.UpdateConversationResponse\x12\x42\n\x07SetRole\x12\x1a.tidings.v1.SetRoleRequest\x1a\x1b.tidings.v1.SetRoleResponse\x12`\n\x11TransferOwnership\x12$.tidings.v1.TransferOwnershipRequest\x1a%.tidings.v1.TransferOwnershipResponse\x12\x42\n\x07SetMute\x12\x1a.tidings.v1.SetMuteRequest\x1a\x1b.tidings.v1.SetMuteResponse\x12?\n\x06SetBan\x12\x19.tidings.v1.SetBanRequest\x1a\x1a.tidings.v1.SetBanResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidings.v1.conversation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATECONVERSATIONREQUEST']._serialized_start=119
-  _globals['_CREATECONVERSATIONREQUEST']._serialized_end=276
-  _globals['_CREATECONVERSATIONRESPONSE']._serialized_start=278
-  _globals['_CREATECONVERSATIONRESPONSE']._serialized_end=368
-  _globals['_GETCONVERSATIONREQUEST']._serialized_start=370
-  _globals['_GETCONVERSATIONREQUEST']._serialized_end=435
-  _globals['_GETCONVERSATIONRESPONSE']._serialized_start=437
-  _globals['_GETCONVERSATIONRESPONSE']._serialized_end=524
-  _globals['_LISTCONVERSATIONSREQUEST']._serialized_start=526
-  _globals['_LISTCONVERSATIONSREQUEST']._serialized_end=612
-  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_start=615
-  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_end=746
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=748
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=869
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=871
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=978
-  _globals['_ADDMEMBERSREQUEST']._serialized_start=981
-  _globals['_ADDMEMBERSREQUEST']._serialized_end=1118
-  _globals['_ADDMEMBERSRESPONSE']._serialized_start=1120
-  _globals['_ADDMEMBERSRESPONSE']._serialized_end=1158
-  _globals['_REMOVEMEMBERREQUEST']._serialized_start=1160
-  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1278
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1280
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1320
-  _globals['_LEAVECONVERSATIONREQUEST']._serialized_start=1322
-  _globals['_LEAVECONVERSATIONREQUEST']._serialized_end=1420
-  _globals['_LEAVECONVERSATIONRESPONSE']._serialized_start=1422
-  _globals['_LEAVECONVERSATIONRESPONSE']._serialized_end=1467
-  _globals['_UPDATECONVERSATIONREQUEST']._serialized_start=1470
-  _globals['_UPDATECONVERSATIONREQUEST']._serialized_end=1692
-  _globals['_UPDATECONVERSATIONRESPONSE']._serialized_start=1694
-  _globals['_UPDATECONVERSATIONRESPONSE']._serialized_end=1740
-  _globals['_SETROLEREQUEST']._serialized_start=1743
-  _globals['_SETROLEREQUEST']._serialized_end=1900
-  _globals['_SETROLERESPONSE']._serialized_start=1902
-  _globals['_SETROLERESPONSE']._serialized_end=1937
-  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_start=1939
-  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_end=2062
-  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_start=2064
-  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_end=2109
-  _globals['_CONVERSATIONSERVICE']._serialized_start=2112
-  _globals['_CONVERSATIONSERVICE']._serialized_end=3029
+  _globals['_CREATECONVERSATIONREQUEST']._serialized_start=152
+  _globals['_CREATECONVERSATIONREQUEST']._serialized_end=309
+  _globals['_CREATECONVERSATIONRESPONSE']._serialized_start=311
+  _globals['_CREATECONVERSATIONRESPONSE']._serialized_end=401
+  _globals['_GETCONVERSATIONREQUEST']._serialized_start=403
+  _globals['_GETCONVERSATIONREQUEST']._serialized_end=468
+  _globals['_GETCONVERSATIONRESPONSE']._serialized_start=470
+  _globals['_GETCONVERSATIONRESPONSE']._serialized_end=557
+  _globals['_LISTCONVERSATIONSREQUEST']._serialized_start=559
+  _globals['_LISTCONVERSATIONSREQUEST']._serialized_end=645
+  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_start=648
+  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_end=779
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=781
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=902
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=904
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1011
+  _globals['_ADDMEMBERSREQUEST']._serialized_start=1014
+  _globals['_ADDMEMBERSREQUEST']._serialized_end=1151
+  _globals['_ADDMEMBERSRESPONSE']._serialized_start=1153
+  _globals['_ADDMEMBERSRESPONSE']._serialized_end=1191
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=1193
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1311
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1313
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1353
+  _globals['_LEAVECONVERSATIONREQUEST']._serialized_start=1355
+  _globals['_LEAVECONVERSATIONREQUEST']._serialized_end=1453
+  _globals['_LEAVECONVERSATIONRESPONSE']._serialized_start=1455
+  _globals['_LEAVECONVERSATIONRESPONSE']._serialized_end=1500
+  _globals['_UPDATECONVERSATIONREQUEST']._serialized_start=1503
+  _globals['_UPDATECONVERSATIONREQUEST']._serialized_end=1725
+  _globals['_UPDATECONVERSATIONRESPONSE']._serialized_start=1727
+  _globals['_UPDATECONVERSATIONRESPONSE']._serialized_end=1773
+  _globals['_SETROLEREQUEST']._serialized_start=1776
+  _globals['_SETROLEREQUEST']._serialized_end=1933
+  _globals['_SETROLERESPONSE']._serialized_start=1935
+  _globals['_SETROLERESPONSE']._serialized_end=1970
+  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_start=1972
+  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_end=2095
+  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_start=2097
+  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_end=2142
+  _globals['_SETMUTEREQUEST']._serialized_start=2145
+  _globals['_SETMUTEREQUEST']._serialized_end=2319
+  _globals['_SETMUTERESPONSE']._serialized_start=2321
+  _globals['_SETMUTERESPONSE']._serialized_end=2356
+  _globals['_SETBANREQUEST']._serialized_start=2359
+  _globals['_SETBANREQUEST']._serialized_end=2532
+  _globals['_SETBANRESPONSE']._serialized_start=2534
+  _globals['_SETBANRESPONSE']._serialized_end=2568
+  _globals['_CONVERSATIONSERVICE']._serialized_start=2571
+  _globals['_CONVERSATIONSERVICE']._serialized_end=3621
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from tidings.v1 import conversation_pb2 as _conversation_pb2
 import builtins as _builtins
@@ -570,3 +571,127 @@ class TransferOwnershipResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TransferOwnershipResponse: _TypeAlias = TransferOwnershipResponse  # noqa: Y015
+
+@_typing.final
+class SetMuteRequest(_message.Message):
+    """SetMuteRequest names a member and a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """The group. The caller must have the right MUTE and outrank the member, otherwise PERMISSION_DENIED for members and NOT_FOUND for
+    others.
+    """
+    request_id: _builtins.str
+    """The client's id of the change: a UUIDv7 in lower-case text form, kept over retries."""
+    user_id: _builtins.str
+    """Whom, another than the caller. Somebody who is no member is NOT_FOUND (MEMBER_NOT_FOUND)."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when, by the server's clock; a time that has passed is INVALID_ARGUMENT. Not set: it ends at once. The last millisecond of
+        the year 9999 is for good.
+        """
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "expire_time", b"expire_time", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMuteRequest: _TypeAlias = SetMuteRequest  # noqa: Y015
+
+@_typing.final
+class SetMuteResponse(_message.Message):
+    """SetMuteResponse tells where the change is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """The position of the entry, 0 when it was so already."""
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMuteResponse: _TypeAlias = SetMuteResponse  # noqa: Y015
+
+@_typing.final
+class SetBanRequest(_message.Message):
+    """SetBanRequest names a member or ex-member and a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """The group. The caller must have the right BAN and outrank the member, otherwise PERMISSION_DENIED for members and NOT_FOUND for
+    others.
+    """
+    request_id: _builtins.str
+    """The client's id of the change: a UUIDv7 in lower-case text form, kept over retries."""
+    user_id: _builtins.str
+    """Whom, another than the caller. Somebody who never was a member is NOT_FOUND (MEMBER_NOT_FOUND)."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when, by the server's clock; a time that has passed is INVALID_ARGUMENT. Not set: it ends at once. The last millisecond of
+        the year 9999 is for good.
+        """
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "expire_time", b"expire_time", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBanRequest: _TypeAlias = SetBanRequest  # noqa: Y015
+
+@_typing.final
+class SetBanResponse(_message.Message):
+    """SetBanResponse tells where the change is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """The position of the entry, 0 when it was so already."""
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBanResponse: _TypeAlias = SetBanResponse  # noqa: Y015

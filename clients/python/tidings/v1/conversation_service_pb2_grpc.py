@@ -85,6 +85,16 @@ class ConversationServiceStub:
                 request_serializer=tidings_dot_v1_dot_conversation__service__pb2.TransferOwnershipRequest.SerializeToString,
                 response_deserializer=tidings_dot_v1_dot_conversation__service__pb2.TransferOwnershipResponse.FromString,
                 _registered_method=True)
+        self.SetMute = channel.unary_unary(
+                '/tidings.v1.ConversationService/SetMute',
+                request_serializer=tidings_dot_v1_dot_conversation__service__pb2.SetMuteRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_conversation__service__pb2.SetMuteResponse.FromString,
+                _registered_method=True)
+        self.SetBan = channel.unary_unary(
+                '/tidings.v1.ConversationService/SetBan',
+                request_serializer=tidings_dot_v1_dot_conversation__service__pb2.SetBanRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_conversation__service__pb2.SetBanResponse.FromString,
+                _registered_method=True)
 
 
 class ConversationServiceServicer:
@@ -162,6 +172,20 @@ class ConversationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetMute(self, request, context):
+        """SetMute keeps a member of a group from posting, editing and reacting until a time, or takes that back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBan(self, request, context):
+        """SetBan removes a member from a group and keeps everybody from adding them again until a time, or takes that back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConversationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -214,6 +238,16 @@ def add_ConversationServiceServicer_to_server(servicer, server):
                     servicer.TransferOwnership,
                     request_deserializer=tidings_dot_v1_dot_conversation__service__pb2.TransferOwnershipRequest.FromString,
                     response_serializer=tidings_dot_v1_dot_conversation__service__pb2.TransferOwnershipResponse.SerializeToString,
+            ),
+            'SetMute': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMute,
+                    request_deserializer=tidings_dot_v1_dot_conversation__service__pb2.SetMuteRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_conversation__service__pb2.SetMuteResponse.SerializeToString,
+            ),
+            'SetBan': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBan,
+                    request_deserializer=tidings_dot_v1_dot_conversation__service__pb2.SetBanRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_conversation__service__pb2.SetBanResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -487,6 +521,60 @@ class ConversationService:
             '/tidings.v1.ConversationService/TransferOwnership',
             tidings_dot_v1_dot_conversation__service__pb2.TransferOwnershipRequest.SerializeToString,
             tidings_dot_v1_dot_conversation__service__pb2.TransferOwnershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.ConversationService/SetMute',
+            tidings_dot_v1_dot_conversation__service__pb2.SetMuteRequest.SerializeToString,
+            tidings_dot_v1_dot_conversation__service__pb2.SetMuteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.ConversationService/SetBan',
+            tidings_dot_v1_dot_conversation__service__pb2.SetBanRequest.SerializeToString,
+            tidings_dot_v1_dot_conversation__service__pb2.SetBanResponse.FromString,
             options,
             channel_credentials,
             insecure,

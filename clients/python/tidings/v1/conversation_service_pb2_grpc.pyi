@@ -55,6 +55,10 @@ class ConversationServiceStub:
     """SetRole gives a member of a group another role."""
     TransferOwnership: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.TransferOwnershipRequest, _conversation_service_pb2.TransferOwnershipResponse]
     """TransferOwnership makes another member of a group its owner, and the caller, who was one, an admin."""
+    SetMute: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.SetMuteRequest, _conversation_service_pb2.SetMuteResponse]
+    """SetMute keeps a member of a group from posting, editing and reacting until a time, or takes that back."""
+    SetBan: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.SetBanRequest, _conversation_service_pb2.SetBanResponse]
+    """SetBan removes a member from a group and keeps everybody from adding them again until a time, or takes that back."""
 
 @_typing.type_check_only
 class ConversationServiceAsyncStub(ConversationServiceStub):
@@ -83,6 +87,10 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     """SetRole gives a member of a group another role."""
     TransferOwnership: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.TransferOwnershipRequest, _conversation_service_pb2.TransferOwnershipResponse]  # type: ignore[assignment]
     """TransferOwnership makes another member of a group its owner, and the caller, who was one, an admin."""
+    SetMute: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.SetMuteRequest, _conversation_service_pb2.SetMuteResponse]  # type: ignore[assignment]
+    """SetMute keeps a member of a group from posting, editing and reacting until a time, or takes that back."""
+    SetBan: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.SetBanRequest, _conversation_service_pb2.SetBanResponse]  # type: ignore[assignment]
+    """SetBan removes a member from a group and keeps everybody from adding them again until a time, or takes that back."""
 
 class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
     """ConversationService creates conversations and decides who is in them."""
@@ -168,5 +176,21 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_service_pb2.TransferOwnershipResponse, _abc.Awaitable[_conversation_service_pb2.TransferOwnershipResponse]]:
         """TransferOwnership makes another member of a group its owner, and the caller, who was one, an admin."""
+
+    @_abc_1.abstractmethod
+    def SetMute(
+        self,
+        request: _conversation_service_pb2.SetMuteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_service_pb2.SetMuteResponse, _abc.Awaitable[_conversation_service_pb2.SetMuteResponse]]:
+        """SetMute keeps a member of a group from posting, editing and reacting until a time, or takes that back."""
+
+    @_abc_1.abstractmethod
+    def SetBan(
+        self,
+        request: _conversation_service_pb2.SetBanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_service_pb2.SetBanResponse, _abc.Awaitable[_conversation_service_pb2.SetBanResponse]]:
+        """SetBan removes a member from a group and keeps everybody from adding them again until a time, or takes that back."""
 
 def add_ConversationServiceServicer_to_server(servicer: ConversationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -48,6 +48,8 @@ class Entry(_message.Message):
     MEMBER_REMOVED_FIELD_NUMBER: _builtins.int
     CONVERSATION_UPDATED_FIELD_NUMBER: _builtins.int
     MEMBER_ROLE_SET_FIELD_NUMBER: _builtins.int
+    MEMBER_MUTED_FIELD_NUMBER: _builtins.int
+    MEMBER_BANNED_FIELD_NUMBER: _builtins.int
     CONVERSATION_JOINED_FIELD_NUMBER: _builtins.int
     CONVERSATION_LEFT_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
@@ -107,6 +109,14 @@ class Entry(_message.Message):
         """Members have other roles."""
 
     @_builtins.property
+    def member_muted(self) -> Global___MemberMuted:
+        """A member was muted, or is no more."""
+
+    @_builtins.property
+    def member_banned(self) -> Global___MemberBanned:
+        """An ex-member was banned, or is no more. The ban of a member is in member_removed."""
+
+    @_builtins.property
     def conversation_joined(self) -> Global___ConversationJoined:
         """Inbox: the user became a member of a conversation."""
 
@@ -133,14 +143,16 @@ class Entry(_message.Message):
         member_removed: Global___MemberRemoved | None = ...,
         conversation_updated: Global___ConversationUpdated | None = ...,
         member_role_set: Global___MemberRoleSet | None = ...,
+        member_muted: Global___MemberMuted | None = ...,
+        member_banned: Global___MemberBanned | None = ...,
         conversation_joined: Global___ConversationJoined | None = ...,
         conversation_left: Global___ConversationLeft | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "reaction_set", b"reaction_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "member_banned", b"member_banned", "member_muted", b"member_muted", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "reaction_set", b"reaction_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "erased", b"erased", "id", b"id", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "ordinal", b"ordinal", "reaction_set", b"reaction_set", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "erased", b"erased", "id", b"id", "member_banned", b"member_banned", "member_muted", b"member_muted", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "ordinal", b"ordinal", "reaction_set", b"reaction_set", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "reaction_set", "conversation_created", "members_added", "member_removed", "conversation_updated", "member_role_set", "conversation_joined", "conversation_left"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "reaction_set", "conversation_created", "members_added", "member_removed", "conversation_updated", "member_role_set", "member_muted", "member_banned", "conversation_joined", "conversation_left"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -292,23 +304,85 @@ class MemberRemoved(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
+    BAN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Whose membership ended."""
     role: _conversation_pb2.MemberRole.ValueType
     """The role that they had. Not set by servers of the first version."""
+    @_builtins.property
+    def ban_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when they are banned. Not set: they were not."""
+
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         role: _conversation_pb2.MemberRole.ValueType = ...,
+        ban_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ban_expire_time", b"ban_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ban_expire_time", b"ban_expire_time", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemberRemoved: _TypeAlias = MemberRemoved  # noqa: Y015
+
+@_typing.final
+class MemberMuted(_message.Message):
+    """MemberMuted keeps a member from posting, editing and reacting."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The member."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when. Not set: no longer."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberMuted: _TypeAlias = MemberMuted  # noqa: Y015
+
+@_typing.final
+class MemberBanned(_message.Message):
+    """MemberBanned keeps everybody from adding an ex-member again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The ex-member."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when. Not set: no longer."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberBanned: _TypeAlias = MemberBanned  # noqa: Y015
 
 @_typing.final
 class MemberRoleSet(_message.Message):

@@ -86,6 +86,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The user is no member of the conversation. NOT_FOUND."""
     ERROR_REASON_LAST_OWNER: _ErrorReason.ValueType  # 31
     """The caller is the only owner: a group with members has one. FAILED_PRECONDITION; transfer the ownership first."""
+    ERROR_REASON_MUTED: _ErrorReason.ValueType  # 32
+    """The caller is muted until the time in the metadata "expire_time_ms", milliseconds since the Unix epoch. PERMISSION_DENIED."""
+    ERROR_REASON_MEMBER_BANNED: _ErrorReason.ValueType  # 33
+    """The user is banned from the conversation. FAILED_PRECONDITION; the ban can be taken back."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason says why something was refused, for programs. It is the reason of google.rpc.ErrorInfo (domain "tidings") in
@@ -152,6 +156,10 @@ ERROR_REASON_MEMBER_NOT_FOUND: ErrorReason.ValueType  # 30
 """The user is no member of the conversation. NOT_FOUND."""
 ERROR_REASON_LAST_OWNER: ErrorReason.ValueType  # 31
 """The caller is the only owner: a group with members has one. FAILED_PRECONDITION; transfer the ownership first."""
+ERROR_REASON_MUTED: ErrorReason.ValueType  # 32
+"""The caller is muted until the time in the metadata "expire_time_ms", milliseconds since the Unix epoch. PERMISSION_DENIED."""
+ERROR_REASON_MEMBER_BANNED: ErrorReason.ValueType  # 33
+"""The user is banned from the conversation. FAILED_PRECONDITION; the ban can be taken back."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -141,6 +141,8 @@ class CommandResult(_message.Message):
     UPDATE_CONVERSATION_FIELD_NUMBER: _builtins.int
     SET_ROLE_FIELD_NUMBER: _builtins.int
     TRANSFER_OWNERSHIP_FIELD_NUMBER: _builtins.int
+    SET_MUTE_FIELD_NUMBER: _builtins.int
+    SET_BAN_FIELD_NUMBER: _builtins.int
     command_id: _builtins.int
     """The number that the client gave the command."""
     @_builtins.property
@@ -211,6 +213,14 @@ class CommandResult(_message.Message):
     def transfer_ownership(self) -> _conversation_service_pb2.TransferOwnershipResponse:
         """The ownership is transferred."""
 
+    @_builtins.property
+    def set_mute(self) -> _conversation_service_pb2.SetMuteResponse:
+        """The member is muted."""
+
+    @_builtins.property
+    def set_ban(self) -> _conversation_service_pb2.SetBanResponse:
+        """The member is banned."""
+
     def __init__(
         self,
         *,
@@ -232,12 +242,14 @@ class CommandResult(_message.Message):
         update_conversation: _conversation_service_pb2.UpdateConversationResponse | None = ...,
         set_role: _conversation_service_pb2.SetRoleResponse | None = ...,
         transfer_ownership: _conversation_service_pb2.TransferOwnershipResponse | None = ...,
+        set_mute: _conversation_service_pb2.SetMuteResponse | None = ...,
+        set_ban: _conversation_service_pb2.SetBanResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_ban", b"set_ban", "set_mute", b"set_mute", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "command_id", b"command_id", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "command_id", b"command_id", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_ban", b"set_ban", "set_mute", b"set_mute", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "send_message", "mark_delivered", "mark_read", "refresh_token", "create_conversation", "add_members", "remove_member", "leave_conversation", "set_status", "hello", "edit_message", "delete_message", "set_reaction", "update_conversation", "set_role", "transfer_ownership"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "send_message", "mark_delivered", "mark_read", "refresh_token", "create_conversation", "add_members", "remove_member", "leave_conversation", "set_status", "hello", "edit_message", "delete_message", "set_reaction", "update_conversation", "set_role", "transfer_ownership", "set_mute", "set_ban"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

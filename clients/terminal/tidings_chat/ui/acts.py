@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from .app import ChatApp
 
 _MEMBERS: Final = 200
-_OF_GROUPS: Final = ("add", "remove", "role", "owner", "leave", "title", "describe")
+_MOST_MINUTES: Final = 60 * 24 * 365 * 10
+_OF_GROUPS: Final = (
+    *("add", "remove", "role", "owner", "leave", "title", "describe"),
+    *("mute", "unmute", "ban", "unban"),
+)
 _AVAILABILITY: Final = {
     "available": Availability.AVAILABLE,
     "away": Availability.AWAY,
@@ -99,6 +103,8 @@ class Acts:
                 return await self._remove(chat, user_id(arguments[0]))
             case "role":
                 return await self._role(chat, user_id(arguments[0]), arguments[1])
+            case "mute" | "unmute" | "ban" | "unban":
+                return await self._restrict(name, chat, arguments)
             case "owner":
                 work = self._session.transfer(chat, user_id(arguments[0]))
                 return await self._try("The group can't be given away", work)
@@ -147,6 +153,16 @@ class Acts:
                 self._app.tell(f"{one_line(user)} is no member.", severity="warning")
 
         return await self._try(f"{one_line(user)} can't be removed", work())
+
+    async def _restrict(self, name: str, chat: Chat, arguments: tuple[str, ...]) -> bool:
+        user, lifted, given = user_id(arguments[0]), name.startswith("un"), arguments[1:]
+        if given and not (given[0].isdecimal() and 0 < int(given[0]) <= _MOST_MINUTES):
+            self._app.tell("For how many minutes?", severity="warning")
+            return False
+        minutes = int(given[0]) if given else None
+        set_it = self._session.mute if name.endswith("mute") else self._session.ban
+        work = set_it(chat, user, minutes, lifted=lifted)
+        return await self._try(f"{one_line(user)} stays as they are", work)
 
     async def _role(self, chat: Chat, user: str, name: str) -> bool:
         role = MemberRole.__members__.get(name.upper(), MemberRole.UNSPECIFIED)

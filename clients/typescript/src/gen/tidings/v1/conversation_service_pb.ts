@@ -4,8 +4,8 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { FieldMask } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_field_mask } from "@bufbuild/protobuf/wkt";
+import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Conversation, ConversationKind, ConversationSettings, Member, MemberRole } from "./conversation_pb.js";
 import { file_tidings_v1_conversation } from "./conversation_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/conversation_service.proto.
  */
 export const file_tidings_v1_conversation_service: GenFile = /*@__PURE__*/
-  fileDesc("CiV0aWRpbmdzL3YxL2NvbnZlcnNhdGlvbl9zZXJ2aWNlLnByb3RvEgp0aWRpbmdzLnYxInwKGUNyZWF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEhAKCHVzZXJfaWRzGAQgAygJIkwKGkNyZWF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIjEKFkdldENvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJIkkKF0dldENvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIkEKGExpc3RDb252ZXJzYXRpb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJlChlMaXN0Q29udmVyc2F0aW9uc1Jlc3BvbnNlEi8KDWNvbnZlcnNhdGlvbnMYASADKAsyGC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiVAoSTGlzdE1lbWJlcnNSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJTChNMaXN0TWVtYmVyc1Jlc3BvbnNlEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiZQoRQWRkTWVtYmVyc1JlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSIwoHbWVtYmVycxgDIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyIiEKEkFkZE1lbWJlcnNSZXNwb25zZRILCgNzZXEYASABKAMiUwoTUmVtb3ZlTWVtYmVyUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIPCgd1c2VyX2lkGAMgASgJIiMKFFJlbW92ZU1lbWJlclJlc3BvbnNlEgsKA3NlcRgBIAEoAyJHChhMZWF2ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkiKAoZTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMirQEKGVVwZGF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSMgoIc2V0dGluZ3MYAyABKAsyIC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvblNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayIpChpVcGRhdGVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMidAoOU2V0Um9sZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSDwoHdXNlcl9pZBgDIAEoCRIkCgRyb2xlGAQgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlIh4KD1NldFJvbGVSZXNwb25zZRILCgNzZXEYASABKAMiWAoYVHJhbnNmZXJPd25lcnNoaXBSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEg8KB3VzZXJfaWQYAyABKAkiKAoZVHJhbnNmZXJPd25lcnNoaXBSZXNwb25zZRILCgNzZXEYASABKAMylQcKE0NvbnZlcnNhdGlvblNlcnZpY2USYwoSQ3JlYXRlQ29udmVyc2F0aW9uEiUudGlkaW5ncy52MS5DcmVhdGVDb252ZXJzYXRpb25SZXF1ZXN0GiYudGlkaW5ncy52MS5DcmVhdGVDb252ZXJzYXRpb25SZXNwb25zZRJaCg9HZXRDb252ZXJzYXRpb24SIi50aWRpbmdzLnYxLkdldENvbnZlcnNhdGlvblJlcXVlc3QaIy50aWRpbmdzLnYxLkdldENvbnZlcnNhdGlvblJlc3BvbnNlEmAKEUxpc3RDb252ZXJzYXRpb25zEiQudGlkaW5ncy52MS5MaXN0Q29udmVyc2F0aW9uc1JlcXVlc3QaJS50aWRpbmdzLnYxLkxpc3RDb252ZXJzYXRpb25zUmVzcG9uc2USTgoLTGlzdE1lbWJlcnMSHi50aWRpbmdzLnYxLkxpc3RNZW1iZXJzUmVxdWVzdBofLnRpZGluZ3MudjEuTGlzdE1lbWJlcnNSZXNwb25zZRJLCgpBZGRNZW1iZXJzEh0udGlkaW5ncy52MS5BZGRNZW1iZXJzUmVxdWVzdBoeLnRpZGluZ3MudjEuQWRkTWVtYmVyc1Jlc3BvbnNlElEKDFJlbW92ZU1lbWJlchIfLnRpZGluZ3MudjEuUmVtb3ZlTWVtYmVyUmVxdWVzdBogLnRpZGluZ3MudjEuUmVtb3ZlTWVtYmVyUmVzcG9uc2USYAoRTGVhdmVDb252ZXJzYXRpb24SJC50aWRpbmdzLnYxLkxlYXZlQ29udmVyc2F0aW9uUmVxdWVzdBolLnRpZGluZ3MudjEuTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZRJjChJVcGRhdGVDb252ZXJzYXRpb24SJS50aWRpbmdzLnYxLlVwZGF0ZUNvbnZlcnNhdGlvblJlcXVlc3QaJi50aWRpbmdzLnYxLlVwZGF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEkIKB1NldFJvbGUSGi50aWRpbmdzLnYxLlNldFJvbGVSZXF1ZXN0GhsudGlkaW5ncy52MS5TZXRSb2xlUmVzcG9uc2USYAoRVHJhbnNmZXJPd25lcnNoaXASJC50aWRpbmdzLnYxLlRyYW5zZmVyT3duZXJzaGlwUmVxdWVzdBolLnRpZGluZ3MudjEuVHJhbnNmZXJPd25lcnNoaXBSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_field_mask, file_tidings_v1_conversation]);
+  fileDesc("CiV0aWRpbmdzL3YxL2NvbnZlcnNhdGlvbl9zZXJ2aWNlLnByb3RvEgp0aWRpbmdzLnYxInwKGUNyZWF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEhAKCHVzZXJfaWRzGAQgAygJIkwKGkNyZWF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIjEKFkdldENvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJIkkKF0dldENvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIkEKGExpc3RDb252ZXJzYXRpb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJlChlMaXN0Q29udmVyc2F0aW9uc1Jlc3BvbnNlEi8KDWNvbnZlcnNhdGlvbnMYASADKAsyGC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiVAoSTGlzdE1lbWJlcnNSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJTChNMaXN0TWVtYmVyc1Jlc3BvbnNlEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiZQoRQWRkTWVtYmVyc1JlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSIwoHbWVtYmVycxgDIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyIiEKEkFkZE1lbWJlcnNSZXNwb25zZRILCgNzZXEYASABKAMiUwoTUmVtb3ZlTWVtYmVyUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIPCgd1c2VyX2lkGAMgASgJIiMKFFJlbW92ZU1lbWJlclJlc3BvbnNlEgsKA3NlcRgBIAEoAyJHChhMZWF2ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkiKAoZTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMirQEKGVVwZGF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSMgoIc2V0dGluZ3MYAyABKAsyIC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvblNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayIpChpVcGRhdGVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMidAoOU2V0Um9sZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSDwoHdXNlcl9pZBgDIAEoCRIkCgRyb2xlGAQgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlIh4KD1NldFJvbGVSZXNwb25zZRILCgNzZXEYASABKAMiWAoYVHJhbnNmZXJPd25lcnNoaXBSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEg8KB3VzZXJfaWQYAyABKAkiKAoZVHJhbnNmZXJPd25lcnNoaXBSZXNwb25zZRILCgNzZXEYASABKAMifwoOU2V0TXV0ZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSDwoHdXNlcl9pZBgDIAEoCRIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiHgoPU2V0TXV0ZVJlc3BvbnNlEgsKA3NlcRgBIAEoAyJ+Cg1TZXRCYW5SZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEg8KB3VzZXJfaWQYAyABKAkSLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIh0KDlNldEJhblJlc3BvbnNlEgsKA3NlcRgBIAEoAzKaCAoTQ29udmVyc2F0aW9uU2VydmljZRJjChJDcmVhdGVDb252ZXJzYXRpb24SJS50aWRpbmdzLnYxLkNyZWF0ZUNvbnZlcnNhdGlvblJlcXVlc3QaJi50aWRpbmdzLnYxLkNyZWF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEloKD0dldENvbnZlcnNhdGlvbhIiLnRpZGluZ3MudjEuR2V0Q29udmVyc2F0aW9uUmVxdWVzdBojLnRpZGluZ3MudjEuR2V0Q29udmVyc2F0aW9uUmVzcG9uc2USYAoRTGlzdENvbnZlcnNhdGlvbnMSJC50aWRpbmdzLnYxLkxpc3RDb252ZXJzYXRpb25zUmVxdWVzdBolLnRpZGluZ3MudjEuTGlzdENvbnZlcnNhdGlvbnNSZXNwb25zZRJOCgtMaXN0TWVtYmVycxIeLnRpZGluZ3MudjEuTGlzdE1lbWJlcnNSZXF1ZXN0Gh8udGlkaW5ncy52MS5MaXN0TWVtYmVyc1Jlc3BvbnNlEksKCkFkZE1lbWJlcnMSHS50aWRpbmdzLnYxLkFkZE1lbWJlcnNSZXF1ZXN0Gh4udGlkaW5ncy52MS5BZGRNZW1iZXJzUmVzcG9uc2USUQoMUmVtb3ZlTWVtYmVyEh8udGlkaW5ncy52MS5SZW1vdmVNZW1iZXJSZXF1ZXN0GiAudGlkaW5ncy52MS5SZW1vdmVNZW1iZXJSZXNwb25zZRJgChFMZWF2ZUNvbnZlcnNhdGlvbhIkLnRpZGluZ3MudjEuTGVhdmVDb252ZXJzYXRpb25SZXF1ZXN0GiUudGlkaW5ncy52MS5MZWF2ZUNvbnZlcnNhdGlvblJlc3BvbnNlEmMKElVwZGF0ZUNvbnZlcnNhdGlvbhIlLnRpZGluZ3MudjEuVXBkYXRlQ29udmVyc2F0aW9uUmVxdWVzdBomLnRpZGluZ3MudjEuVXBkYXRlQ29udmVyc2F0aW9uUmVzcG9uc2USQgoHU2V0Um9sZRIaLnRpZGluZ3MudjEuU2V0Um9sZVJlcXVlc3QaGy50aWRpbmdzLnYxLlNldFJvbGVSZXNwb25zZRJgChFUcmFuc2Zlck93bmVyc2hpcBIkLnRpZGluZ3MudjEuVHJhbnNmZXJPd25lcnNoaXBSZXF1ZXN0GiUudGlkaW5ncy52MS5UcmFuc2Zlck93bmVyc2hpcFJlc3BvbnNlEkIKB1NldE11dGUSGi50aWRpbmdzLnYxLlNldE11dGVSZXF1ZXN0GhsudGlkaW5ncy52MS5TZXRNdXRlUmVzcG9uc2USPwoGU2V0QmFuEhkudGlkaW5ncy52MS5TZXRCYW5SZXF1ZXN0GhoudGlkaW5ncy52MS5TZXRCYW5SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_tidings_v1_conversation]);
 
 /**
  * CreateConversationRequest describes the conversation.
@@ -590,6 +590,136 @@ export const TransferOwnershipResponseSchema: GenMessage<TransferOwnershipRespon
   messageDesc(file_tidings_v1_conversation_service, 19);
 
 /**
+ * SetMuteRequest names a member and a time.
+ *
+ * @generated from message tidings.v1.SetMuteRequest
+ */
+export type SetMuteRequest = Message<"tidings.v1.SetMuteRequest"> & {
+  /**
+   * The group. The caller must have the right MUTE and outrank the member, otherwise PERMISSION_DENIED for members and NOT_FOUND for
+   * others.
+   *
+   * @generated from field: string conversation_id = 1;
+   */
+  conversationId: string;
+
+  /**
+   * The client's id of the change: a UUIDv7 in lower-case text form, kept over retries.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Whom, another than the caller. Somebody who is no member is NOT_FOUND (MEMBER_NOT_FOUND).
+   *
+   * @generated from field: string user_id = 3;
+   */
+  userId: string;
+
+  /**
+   * Until when, by the server's clock; a time that has passed is INVALID_ARGUMENT. Not set: it ends at once. The last millisecond of
+   * the year 9999 is for good.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 4;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message tidings.v1.SetMuteRequest.
+ * Use `create(SetMuteRequestSchema)` to create a new message.
+ */
+export const SetMuteRequestSchema: GenMessage<SetMuteRequest> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 20);
+
+/**
+ * SetMuteResponse tells where the change is.
+ *
+ * @generated from message tidings.v1.SetMuteResponse
+ */
+export type SetMuteResponse = Message<"tidings.v1.SetMuteResponse"> & {
+  /**
+   * The position of the entry, 0 when it was so already.
+   *
+   * @generated from field: int64 seq = 1;
+   */
+  seq: bigint;
+};
+
+/**
+ * Describes the message tidings.v1.SetMuteResponse.
+ * Use `create(SetMuteResponseSchema)` to create a new message.
+ */
+export const SetMuteResponseSchema: GenMessage<SetMuteResponse> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 21);
+
+/**
+ * SetBanRequest names a member or ex-member and a time.
+ *
+ * @generated from message tidings.v1.SetBanRequest
+ */
+export type SetBanRequest = Message<"tidings.v1.SetBanRequest"> & {
+  /**
+   * The group. The caller must have the right BAN and outrank the member, otherwise PERMISSION_DENIED for members and NOT_FOUND for
+   * others.
+   *
+   * @generated from field: string conversation_id = 1;
+   */
+  conversationId: string;
+
+  /**
+   * The client's id of the change: a UUIDv7 in lower-case text form, kept over retries.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Whom, another than the caller. Somebody who never was a member is NOT_FOUND (MEMBER_NOT_FOUND).
+   *
+   * @generated from field: string user_id = 3;
+   */
+  userId: string;
+
+  /**
+   * Until when, by the server's clock; a time that has passed is INVALID_ARGUMENT. Not set: it ends at once. The last millisecond of
+   * the year 9999 is for good.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 4;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message tidings.v1.SetBanRequest.
+ * Use `create(SetBanRequestSchema)` to create a new message.
+ */
+export const SetBanRequestSchema: GenMessage<SetBanRequest> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 22);
+
+/**
+ * SetBanResponse tells where the change is.
+ *
+ * @generated from message tidings.v1.SetBanResponse
+ */
+export type SetBanResponse = Message<"tidings.v1.SetBanResponse"> & {
+  /**
+   * The position of the entry, 0 when it was so already.
+   *
+   * @generated from field: int64 seq = 1;
+   */
+  seq: bigint;
+};
+
+/**
+ * Describes the message tidings.v1.SetBanResponse.
+ * Use `create(SetBanResponseSchema)` to create a new message.
+ */
+export const SetBanResponseSchema: GenMessage<SetBanResponse> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 23);
+
+/**
  * ConversationService creates conversations and decides who is in them.
  *
  * @generated from service tidings.v1.ConversationService
@@ -695,6 +825,26 @@ export const ConversationService: GenService<{
     methodKind: "unary";
     input: typeof TransferOwnershipRequestSchema;
     output: typeof TransferOwnershipResponseSchema;
+  },
+  /**
+   * SetMute keeps a member of a group from posting, editing and reacting until a time, or takes that back.
+   *
+   * @generated from rpc tidings.v1.ConversationService.SetMute
+   */
+  setMute: {
+    methodKind: "unary";
+    input: typeof SetMuteRequestSchema;
+    output: typeof SetMuteResponseSchema;
+  },
+  /**
+   * SetBan removes a member from a group and keeps everybody from adding them again until a time, or takes that back.
+   *
+   * @generated from rpc tidings.v1.ConversationService.SetBan
+   */
+  setBan: {
+    methodKind: "unary";
+    input: typeof SetBanRequestSchema;
+    output: typeof SetBanResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_tidings_v1_conversation_service, 0);

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/entry.proto.
  */
 export const file_tidings_v1_entry: GenFile = /*@__PURE__*/
-  fileDesc("ChZ0aWRpbmdzL3YxL2VudHJ5LnByb3RvEgp0aWRpbmdzLnYxIrQHCgVFbnRyeRIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDEg8KB29yZGluYWwYAyABKAMSCgoCaWQYBCABKAkSDwoHdXNlcl9pZBgFIAEoCRIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZXJhc2VkGD0gASgIEi0KB21lc3NhZ2UYCCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50SAASMwoObWVzc2FnZV9lZGl0ZWQYCSABKAsyGS50aWRpbmdzLnYxLk1lc3NhZ2VFZGl0ZWRIABI1Cg9tZXNzYWdlX2RlbGV0ZWQYCiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VEZWxldGVkSAASLwoMcmVhY3Rpb25fc2V0GAsgASgLMhcudGlkaW5ncy52MS5SZWFjdGlvblNldEgAEj8KFGNvbnZlcnNhdGlvbl9jcmVhdGVkGBAgASgLMh8udGlkaW5ncy52MS5Db252ZXJzYXRpb25DcmVhdGVkSAASMQoNbWVtYmVyc19hZGRlZBgRIAEoCzIYLnRpZGluZ3MudjEuTWVtYmVyc0FkZGVkSAASMwoObWVtYmVyX3JlbW92ZWQYEiABKAsyGS50aWRpbmdzLnYxLk1lbWJlclJlbW92ZWRIABI/ChRjb252ZXJzYXRpb25fdXBkYXRlZBgTIAEoCzIfLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uVXBkYXRlZEgAEjQKD21lbWJlcl9yb2xlX3NldBgUIAEoCzIZLnRpZGluZ3MudjEuTWVtYmVyUm9sZVNldEgAEj0KE2NvbnZlcnNhdGlvbl9qb2luZWQYKCABKAsyHi50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbkpvaW5lZEgAEjkKEWNvbnZlcnNhdGlvbl9sZWZ0GCkgASgLMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25MZWZ0SABCBgoEYm9keUoECAcQCEoECAwQEEoECBUQKEoECCoQPVIQc2VuZGVyX2RldmljZV9pZFIQcmVhY3Rpb25fY2xlYXJlZFIObWVzc2FnZV9waW5uZWRSDWVwb2NoX2NoYW5nZWRSC2RyYWZ0X3NhdmVkUgxib29rbWFya19zZXRSE2NvbnZlcnNhdGlvbl9oaWRkZW5SDW1hcmtlZF91bnJlYWRSDmRldmljZV9jaGFuZ2VkIkkKDU1lc3NhZ2VFZGl0ZWQSCwoDc2VxGAEgASgDEisKB2NvbnRlbnQYAiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50Ih0KDk1lc3NhZ2VEZWxldGVkEgsKA3NlcRgBIAEoAyI+CgtSZWFjdGlvblNldBILCgNzZXEYASABKAMSEAoIcmVhY3Rpb24YAiABKAkSEAoIcmVwbGFjZWQYAyABKAkidQoTQ29udmVyc2F0aW9uQ3JlYXRlZBIqCgRraW5kGAEgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAIgASgJEiMKB21lbWJlcnMYAyADKAsyEi50aWRpbmdzLnYxLk1lbWJlciIzCgxNZW1iZXJzQWRkZWQSIwoHbWVtYmVycxgBIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyIkYKDU1lbWJlclJlbW92ZWQSDwoHdXNlcl9pZBgBIAEoCRIkCgRyb2xlGAIgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlIjgKDU1lbWJlclJvbGVTZXQSJwoHY2hhbmdlcxgBIAMoCzIWLnRpZGluZ3MudjEuUm9sZUNoYW5nZSJyCgpSb2xlQ2hhbmdlEg8KB3VzZXJfaWQYASABKAkSJAoEcm9sZRgCIAEoDjIWLnRpZGluZ3MudjEuTWVtYmVyUm9sZRItCg1wcmV2aW91c19yb2xlGAMgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlInoKE0NvbnZlcnNhdGlvblVwZGF0ZWQSMgoIc2V0dGluZ3MYASABKAsyIC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvblNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayKxAQoSQ29udmVyc2F0aW9uSm9pbmVkEhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEgsKA3NlcRgEIAEoAxIkCgRyb2xlGAUgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEhQKDHBlZXJfdXNlcl9pZBgGIAEoCSI4ChBDb252ZXJzYXRpb25MZWZ0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRILCgNzZXEYAiABKANiBnByb3RvMw", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_tidings_v1_conversation, file_tidings_v1_message]);
+  fileDesc("ChZ0aWRpbmdzL3YxL2VudHJ5LnByb3RvEgp0aWRpbmdzLnYxIpgICgVFbnRyeRIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDEg8KB29yZGluYWwYAyABKAMSCgoCaWQYBCABKAkSDwoHdXNlcl9pZBgFIAEoCRIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZXJhc2VkGD0gASgIEi0KB21lc3NhZ2UYCCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50SAASMwoObWVzc2FnZV9lZGl0ZWQYCSABKAsyGS50aWRpbmdzLnYxLk1lc3NhZ2VFZGl0ZWRIABI1Cg9tZXNzYWdlX2RlbGV0ZWQYCiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VEZWxldGVkSAASLwoMcmVhY3Rpb25fc2V0GAsgASgLMhcudGlkaW5ncy52MS5SZWFjdGlvblNldEgAEj8KFGNvbnZlcnNhdGlvbl9jcmVhdGVkGBAgASgLMh8udGlkaW5ncy52MS5Db252ZXJzYXRpb25DcmVhdGVkSAASMQoNbWVtYmVyc19hZGRlZBgRIAEoCzIYLnRpZGluZ3MudjEuTWVtYmVyc0FkZGVkSAASMwoObWVtYmVyX3JlbW92ZWQYEiABKAsyGS50aWRpbmdzLnYxLk1lbWJlclJlbW92ZWRIABI/ChRjb252ZXJzYXRpb25fdXBkYXRlZBgTIAEoCzIfLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uVXBkYXRlZEgAEjQKD21lbWJlcl9yb2xlX3NldBgUIAEoCzIZLnRpZGluZ3MudjEuTWVtYmVyUm9sZVNldEgAEi8KDG1lbWJlcl9tdXRlZBgVIAEoCzIXLnRpZGluZ3MudjEuTWVtYmVyTXV0ZWRIABIxCg1tZW1iZXJfYmFubmVkGBYgASgLMhgudGlkaW5ncy52MS5NZW1iZXJCYW5uZWRIABI9ChNjb252ZXJzYXRpb25fam9pbmVkGCggASgLMh4udGlkaW5ncy52MS5Db252ZXJzYXRpb25Kb2luZWRIABI5ChFjb252ZXJzYXRpb25fbGVmdBgpIAEoCzIcLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uTGVmdEgAQgYKBGJvZHlKBAgHEAhKBAgMEBBKBAgXEChKBAgqED1SEHNlbmRlcl9kZXZpY2VfaWRSEHJlYWN0aW9uX2NsZWFyZWRSDm1lc3NhZ2VfcGlubmVkUg1lcG9jaF9jaGFuZ2VkUgtkcmFmdF9zYXZlZFIMYm9va21hcmtfc2V0UhNjb252ZXJzYXRpb25faGlkZGVuUg1tYXJrZWRfdW5yZWFkUg5kZXZpY2VfY2hhbmdlZCJJCg1NZXNzYWdlRWRpdGVkEgsKA3NlcRgBIAEoAxIrCgdjb250ZW50GAIgASgLMhoudGlkaW5ncy52MS5NZXNzYWdlQ29udGVudCIdCg5NZXNzYWdlRGVsZXRlZBILCgNzZXEYASABKAMiPgoLUmVhY3Rpb25TZXQSCwoDc2VxGAEgASgDEhAKCHJlYWN0aW9uGAIgASgJEhAKCHJlcGxhY2VkGAMgASgJInUKE0NvbnZlcnNhdGlvbkNyZWF0ZWQSKgoEa2luZBgBIAEoDjIcLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uS2luZBINCgV0aXRsZRgCIAEoCRIjCgdtZW1iZXJzGAMgAygLMhIudGlkaW5ncy52MS5NZW1iZXIiMwoMTWVtYmVyc0FkZGVkEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlciJ7Cg1NZW1iZXJSZW1vdmVkEg8KB3VzZXJfaWQYASABKAkSJAoEcm9sZRgCIAEoDjIWLnRpZGluZ3MudjEuTWVtYmVyUm9sZRIzCg9iYW5fZXhwaXJlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIk8KC01lbWJlck11dGVkEg8KB3VzZXJfaWQYASABKAkSLwoLZXhwaXJlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlAKDE1lbWJlckJhbm5lZBIPCgd1c2VyX2lkGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI4Cg1NZW1iZXJSb2xlU2V0EicKB2NoYW5nZXMYASADKAsyFi50aWRpbmdzLnYxLlJvbGVDaGFuZ2UicgoKUm9sZUNoYW5nZRIPCgd1c2VyX2lkGAEgASgJEiQKBHJvbGUYAiABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUSLQoNcHJldmlvdXNfcm9sZRgDIAEoDjIWLnRpZGluZ3MudjEuTWVtYmVyUm9sZSJ6ChNDb252ZXJzYXRpb25VcGRhdGVkEjIKCHNldHRpbmdzGAEgASgLMiAudGlkaW5ncy52MS5Db252ZXJzYXRpb25TZXR0aW5ncxIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sisQEKEkNvbnZlcnNhdGlvbkpvaW5lZBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSKgoEa2luZBgCIAEoDjIcLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uS2luZBINCgV0aXRsZRgDIAEoCRILCgNzZXEYBCABKAMSJAoEcm9sZRgFIAEoDjIWLnRpZGluZ3MudjEuTWVtYmVyUm9sZRIUCgxwZWVyX3VzZXJfaWQYBiABKAkiOAoQQ29udmVyc2F0aW9uTGVmdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDYgZwcm90bzM", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_tidings_v1_conversation, file_tidings_v1_message]);
 
 /**
  * Entry is one durable change at one position of a log. A conversation is a log, and so is each user's inbox.
@@ -155,6 +155,22 @@ export type Entry = Message<"tidings.v1.Entry"> & {
      */
     value: MemberRoleSet;
     case: "memberRoleSet";
+  } | {
+    /**
+     * A member was muted, or is no more.
+     *
+     * @generated from field: tidings.v1.MemberMuted member_muted = 21;
+     */
+    value: MemberMuted;
+    case: "memberMuted";
+  } | {
+    /**
+     * An ex-member was banned, or is no more. The ban of a member is in member_removed.
+     *
+     * @generated from field: tidings.v1.MemberBanned member_banned = 22;
+     */
+    value: MemberBanned;
+    case: "memberBanned";
   } | {
     /**
      * Inbox: the user became a member of a conversation.
@@ -341,6 +357,13 @@ export type MemberRemoved = Message<"tidings.v1.MemberRemoved"> & {
    * @generated from field: tidings.v1.MemberRole role = 2;
    */
   role: MemberRole;
+
+  /**
+   * Until when they are banned. Not set: they were not.
+   *
+   * @generated from field: google.protobuf.Timestamp ban_expire_time = 3;
+   */
+  banExpireTime?: Timestamp | undefined;
 };
 
 /**
@@ -349,6 +372,62 @@ export type MemberRemoved = Message<"tidings.v1.MemberRemoved"> & {
  */
 export const MemberRemovedSchema: GenMessage<MemberRemoved> = /*@__PURE__*/
   messageDesc(file_tidings_v1_entry, 6);
+
+/**
+ * MemberMuted keeps a member from posting, editing and reacting.
+ *
+ * @generated from message tidings.v1.MemberMuted
+ */
+export type MemberMuted = Message<"tidings.v1.MemberMuted"> & {
+  /**
+   * The member.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+
+  /**
+   * Until when. Not set: no longer.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 2;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message tidings.v1.MemberMuted.
+ * Use `create(MemberMutedSchema)` to create a new message.
+ */
+export const MemberMutedSchema: GenMessage<MemberMuted> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_entry, 7);
+
+/**
+ * MemberBanned keeps everybody from adding an ex-member again.
+ *
+ * @generated from message tidings.v1.MemberBanned
+ */
+export type MemberBanned = Message<"tidings.v1.MemberBanned"> & {
+  /**
+   * The ex-member.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+
+  /**
+   * Until when. Not set: no longer.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 2;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message tidings.v1.MemberBanned.
+ * Use `create(MemberBannedSchema)` to create a new message.
+ */
+export const MemberBannedSchema: GenMessage<MemberBanned> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_entry, 8);
 
 /**
  * MemberRoleSet gives members other roles.
@@ -369,7 +448,7 @@ export type MemberRoleSet = Message<"tidings.v1.MemberRoleSet"> & {
  * Use `create(MemberRoleSetSchema)` to create a new message.
  */
 export const MemberRoleSetSchema: GenMessage<MemberRoleSet> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 7);
+  messageDesc(file_tidings_v1_entry, 9);
 
 /**
  * RoleChange is a member's new role.
@@ -404,7 +483,7 @@ export type RoleChange = Message<"tidings.v1.RoleChange"> & {
  * Use `create(RoleChangeSchema)` to create a new message.
  */
 export const RoleChangeSchema: GenMessage<RoleChange> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 8);
+  messageDesc(file_tidings_v1_entry, 10);
 
 /**
  * ConversationUpdated changes settings of a conversation.
@@ -433,7 +512,7 @@ export type ConversationUpdated = Message<"tidings.v1.ConversationUpdated"> & {
  * Use `create(ConversationUpdatedSchema)` to create a new message.
  */
 export const ConversationUpdatedSchema: GenMessage<ConversationUpdated> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 9);
+  messageDesc(file_tidings_v1_entry, 11);
 
 /**
  * ConversationJoined tells all devices of a user of a new membership.
@@ -489,7 +568,7 @@ export type ConversationJoined = Message<"tidings.v1.ConversationJoined"> & {
  * Use `create(ConversationJoinedSchema)` to create a new message.
  */
 export const ConversationJoinedSchema: GenMessage<ConversationJoined> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 10);
+  messageDesc(file_tidings_v1_entry, 12);
 
 /**
  * ConversationLeft tells all devices of a user that a membership ended.
@@ -517,5 +596,5 @@ export type ConversationLeft = Message<"tidings.v1.ConversationLeft"> & {
  * Use `create(ConversationLeftSchema)` to create a new message.
  */
 export const ConversationLeftSchema: GenMessage<ConversationLeft> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 11);
+  messageDesc(file_tidings_v1_entry, 13);
 
