@@ -43,6 +43,7 @@ class Reason(IntEnum):
     LAST_OWNER = 31
     MUTED = 32
     MEMBER_BANNED = 33
+    FROZEN = 34
 
 
 class Code(IntEnum):
@@ -94,6 +95,7 @@ CODES: Mapping[Reason, Code] = MappingProxyType(
         Reason.LAST_OWNER: Code.FAILED_PRECONDITION,
         Reason.MUTED: Code.PERMISSION_DENIED,
         Reason.MEMBER_BANNED: Code.FAILED_PRECONDITION,
+        Reason.FROZEN: Code.FAILED_PRECONDITION,
     }
 )
 """The status code of each reason: the only place where the two meet."""

@@ -10,6 +10,7 @@ import pytest
 from tests.integration.conftest import Serve
 from tests.integration.test_sdk import Watching, client
 from tidings import (
+    ConversationRight,
     ConversationUpdated,
     FailedPrecondition,
     InvalidArgument,
@@ -18,6 +19,7 @@ from tidings import (
     MemberRole,
     MemberRoleSet,
     PermissionDenied,
+    RightOverride,
 )
 from tidings.models import FOR_GOOD
 
@@ -106,3 +108,27 @@ async def test_mutes_and_bans(serve: Serve) -> None:
         with pytest.raises(InvalidArgument) as past:
             await alice.sdk.set_ban(group, "bob", datetime.now(UTC) - timedelta(hours=1))
         assert past.value.field == "expire_time"
+
+
+async def test_a_channel_in_which_few_post(serve: Serve) -> None:
+    server = await serve()
+    async with (
+        Watching(client(server.address, "alice")) as alice,
+        Watching(client(server.address, "bob")) as bob,
+    ):
+        group = (await alice.sdk.create_group("News", ["bob"])).conversation_id
+        rights = (RightOverride(MemberRole.MEMBER, ConversationRight.POST, allowed=False),)
+        await alice.sdk.update_conversation(group, rights=rights)
+        await bob.until(lambda: bob.of(ConversationUpdated))
+        (told,) = bob.of(ConversationUpdated)
+        assert (told.rights, told.frozen) == (rights, None)
+        with pytest.raises(PermissionDenied):
+            await (await bob.sdk.send(group, "me too")).sent()
+        await alice.sdk.update_conversation(group, rights=(), frozen=True)
+        with pytest.raises(FailedPrecondition) as frozen:
+            await (await bob.sdk.send(group, "now?")).sent()
+        assert frozen.value.reason == "FROZEN"
+        conversation = await bob.sdk.get_conversation(group)
+        assert (conversation.rights, conversation.frozen) == ((), True)
+        await alice.sdk.update_conversation(group, frozen=False)
+        await (await bob.sdk.send(group, "now!")).sent()

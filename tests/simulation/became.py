@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from tidings.v1 import entry_pb2, message_pb2
 
-from .rules import MODERATOR_RANK, rank
+from .rules import DELETE_OTHERS, may
 from .truth import OPEN, Log
 from .violation import Violation
 
@@ -70,7 +70,7 @@ def decided(log: Log, entry: entry_pb2.Entry, where: str) -> None:
     if kind == "reaction_set":
         if entry.reaction_set.replaced != reactions_at(log, seq, log.head).get(user, ""):
             raise Violation("decision", f"{where}: {user} had another reaction")
-    elif not own and (kind == "message_edited" or rank(log, user) < MODERATOR_RANK):
+    elif not own and (kind == "message_edited" or not may(log, user, DELETE_OTHERS)):
         raise Violation("decision", f"{where}: {kind} by {user}, of a message of another")
     before = state_at(log, seq, log.head)
     if before is not None and before.deleted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tidings.v1 import conversation_pb2, entry_pb2
 
@@ -19,22 +19,26 @@ _RANKS: list[int] = [
     conversation_pb2.MEMBER_ROLE_ADMIN,
     OWNER,
 ]
-_LEAST = {
-    "message": 1,
-    "message_edited": 1,
-    "message_deleted": 0,
-    "reaction_set": 0,
-    "member_removed": 2,
-    "member_muted": 2,
-    "member_banned": 2,
-    "members_added": 3,
-    "conversation_updated": 3,
-    "member_role_set": 3,
+_NEEDS = {
+    "message": 2,
+    "message_edited": 3,
+    "reaction_set": 4,
+    "message_deleted": 5,
+    "members_added": 7,
+    "member_removed": 8,
+    "conversation_updated": 10,
+    "member_role_set": 11,
+    "member_muted": 12,
+    "member_banned": 13,
 }
-"""The lowest rank that may do it."""
+"""The right that each kind of entry needs."""
+DELETE_OTHERS, _FREEZE, _POST_FROZEN, _SET_RIGHTS = 6, 14, 15, 16
+_LEAST = {2: 1, 3: 1, 4: 0, 5: 0, 6: 2, 7: 3, 8: 2, 10: 3, 11: 3, 12: 2, 13: 2, 14: 3, 15: 3, 16: 4}
+"""The lowest rank that has a right, where nothing else is said."""
+_SETTING_NEEDS = {"frozen": _FREEZE, "rights": _SET_RIGHTS}
 _SPEAKING = ("message", "message_edited", "reaction_set")
-MODERATOR_RANK = 2
-SETTINGS = ("title", "description", "picture", "custom_data")
+TEXTS = ("title", "description", "picture", "custom_data")
+SETTINGS = (*TEXTS, "frozen", "rights")
 
 
 def rank(log: Log, user: str) -> int:
@@ -42,12 +46,26 @@ def rank(log: Log, user: str) -> int:
     return _RANKS.index(log.roles[user])
 
 
+def may(log: Log, user: str, right: int) -> bool:
+    """Whether a member has a right."""
+    for role, number, given in log.settings["rights"]:
+        if (role, number) == (log.roles[user], right):
+            return bool(given)
+    return rank(log, user) >= _LEAST[right]
+
+
 def allowed(log: Log, entry: entry_pb2.Entry, where: str) -> None:
     """A member has changed something. Raises Violation when it should have been refused."""
     user, kind = entry.user_id, entry.WhichOneof("body") or ""
     own, stamp = rank(log, user), entry.create_time.ToMilliseconds()
     leaves = kind == "member_removed" and entry.member_removed.user_id == user
-    if own < _LEAST[kind] and not leaves:
+    needs = {_NEEDS[kind]}
+    if kind == "conversation_updated":
+        names = entry.conversation_updated.update_mask.paths
+        needs = {_SETTING_NEEDS.get(name, _NEEDS[kind]) for name in names}
+    if kind in _SPEAKING and log.settings["frozen"]:
+        needs.add(_POST_FROZEN)
+    if not all(may(log, user, right) for right in needs) and not leaves:
         raise Violation("decision", f"{where}: {kind} by {user}, whose rank is {own}")
     if kind in _SPEAKING and log.muted.get(user, 0) > stamp:
         raise Violation("decision", f"{where}: {kind} by {user}, who is muted")
@@ -97,9 +115,8 @@ def _sound(log: Log, entry: entry_pb2.Entry, where: str) -> None:
             if log.is_member(banned.user_id) and banned.HasField("expire_time"):
                 raise Violation("decision", f"{where}: a ban of a member who stays one")
         case "conversation_updated":
-            settings = settings_at(log, log.head)
-            for name in entry.conversation_updated.update_mask.paths:
-                if getattr(entry.conversation_updated.settings, name) == settings[name]:
+            for name, value in _given(entry.conversation_updated).items():
+                if value == log.settings[name]:
                     raise Violation("decision", f"{where}: {name} was so already")
 
 
@@ -109,17 +126,36 @@ def has_owner(log: Log, where: str) -> None:
         raise Violation("owner", f"{where} leaves a group without an owner")
 
 
-def settings_at(log: Log, end: int) -> dict[str, str]:
+def settings_at(log: Log, end: int) -> dict[str, Any]:
     """The settings after the entries up to a position."""
-    found = dict.fromkeys(SETTINGS, "")
+    found = no_settings()
     for entry in log.entries[:end]:
-        if entry.WhichOneof("body") == "conversation_created":
-            found["title"] = entry.conversation_created.title
-        elif entry.WhichOneof("body") == "conversation_updated":
-            updated = entry.conversation_updated
-            for name in updated.update_mask.paths:
-                found[name] = getattr(updated.settings, name)
+        change_settings(found, entry)
     return found
+
+
+def no_settings() -> dict[str, Any]:
+    """The settings of a conversation of which nothing is said."""
+    return {**dict.fromkeys(TEXTS, ""), "frozen": False, "rights": ()}
+
+
+def change_settings(settings: dict[str, Any], entry: entry_pb2.Entry) -> None:
+    """Takes an entry into the settings."""
+    if entry.WhichOneof("body") == "conversation_created":
+        settings["title"] = entry.conversation_created.title
+    elif entry.WhichOneof("body") == "conversation_updated":
+        settings.update(_given(entry.conversation_updated))
+
+
+def _given(updated: entry_pb2.ConversationUpdated) -> dict[str, Any]:
+    names = updated.update_mask.paths
+    return {name: _value(getattr(updated.settings, name)) for name in names}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, str | bool):
+        return value
+    return tuple((int(o.role), int(o.right), o.allowed) for o in value)
 
 
 def told(log: Log, user: str, conversation: conversation_pb2.Conversation, who: str) -> None:
@@ -129,7 +165,7 @@ def told(log: Log, user: str, conversation: conversation_pb2.Conversation, who: 
     if not stays or not stays[0].first <= conversation.head_seq <= log.visible_end(user):
         raise Violation("I9", f"{who} is told of {where}")
     expected = settings_at(log, conversation.head_seq)
-    got = {name: getattr(conversation, name) for name in SETTINGS}
+    got = {name: _value(getattr(conversation, name)) for name in SETTINGS}
     if not conversation.role:
         # Of what was changed after they had left nothing is told, nor that it was.
         if got != expected and any(got.values()):

@@ -14,11 +14,13 @@ from tidings import (
     Client,
     ClientConfig,
     ConnectionStatus,
+    ConversationRight,
     Event,
     Gap,
     HistoryOrder,
     Member,
     MemberRole,
+    RightOverride,
     TidingsError,
 )
 
@@ -27,11 +29,14 @@ from .call_watch import CallWatch
 from .clock import SimClock
 from .loop import Process, SimLoop
 from .network import DeviceEnd, Network
-from .rules import SETTINGS
+from .rules import TEXTS
 from .state_store import DeviceDisk, SimStateStore
 from .stream_watch import StreamWatch
 from .violation import Violation
 from .watch import Judge
+
+_RIGHTS = (2, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15)
+"""Rights that can be given; posting is tried the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +283,7 @@ class SdkDevice:
                 await client.add_members(conversation, users)
             case "leave":
                 await client.leave(conversation)
-            case "settings" | "role" | "mute" | "ban" | "transfer":
+            case "settings" | "rights" | "role" | "mute" | "ban" | "transfer":
                 await self._govern(client, what, conversation, users)
             case "look":
                 await client.get_conversation(conversation)
@@ -323,9 +328,20 @@ class SdkDevice:
         rng = self._rng
         match what:
             case "settings":
-                names = rng.sample(SETTINGS, rng.choice((1, 1, 2)))
-                changes = {name: rng.choice(("", "a", f"{self.name}")) for name in names}
+                names = rng.sample(TEXTS, rng.choice((0, 1, 2)))
+                changes: dict[str, Any] = {
+                    name: rng.choice(("", "a", f"{self.name}")) for name in names
+                }
+                if not names or rng.random() < 0.3:
+                    changes["frozen"] = rng.random() < 0.3
                 await client.update_conversation(conversation, **changes)
+            case "rights":
+                roles = rng.sample([r for r in MemberRole if r not in (0, MemberRole.OWNER)], 2)
+                rights = [
+                    RightOverride(role, ConversationRight(rng.choice(_RIGHTS)), rng.random() < 0.7)
+                    for role in roles
+                ]
+                await client.update_conversation(conversation, rights=rights)
             case "role":
                 role = rng.choice([role for role in MemberRole if role])
                 whom = rng.choice((users[0], users[0], self.user))
@@ -337,6 +353,8 @@ class SdkDevice:
                     until = datetime.fromtimestamp(self.clock.now_ms() / 1000 + seconds, UTC)
                 set_it = client.set_mute if what == "mute" else client.set_ban
                 await set_it(conversation, users[0], until)
+                if what == "ban" and rng.random() < 0.5:
+                    await client.add_members(conversation, users)
             case "transfer":
                 await client.transfer_ownership(conversation, users[0])
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from tidings.v1 import chat_service_pb2, entry_pb2
 from tidings_server.storage.base import APPLIED, Append, Outcome
 from tidings_server.storage.memory import MemoryDisk
 
-from .rules import OWNER, allowed, change_roles, has_owner, restrict
+from .rules import OWNER, allowed, change_roles, change_settings, has_owner, no_settings, restrict
 from .violation import Violation
 
 OPEN = 1 << 62
@@ -41,6 +42,7 @@ class Log:
     stays: dict[str, list[Stay]] = field(default_factory=dict)
     roles: dict[str, int] = field(default_factory=dict)
     """The members now, and the role of each."""
+    settings: dict[str, Any] = field(default_factory=no_settings)
     muted: dict[str, int] = field(default_factory=dict)
     banned: dict[str, int] = field(default_factory=dict)
     kind: int = 0
@@ -175,6 +177,7 @@ class Truth:
             self.created[user, entry.id] = log.name
             self._join(log, entry, entry.conversation_created.members, where)
             change_roles(log.roles, entry)
+            change_settings(log.settings, entry)
             return
         if not log.is_member(user):
             raise Violation("decision", f"{where}: {kind} by {user}, who is no member")
@@ -191,6 +194,7 @@ class Truth:
             log.stays[removed][-1].last = entry.seq
         change_roles(log.roles, entry)
         restrict(log, entry)
+        change_settings(log.settings, entry)
         has_owner(log, where)
 
     def _join(self, log: Log, entry: entry_pb2.Entry, members: object, where: str) -> None:

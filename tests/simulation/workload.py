@@ -26,6 +26,7 @@ _SDK_ACTIONS = {
     "quarrel": 8,
     "change a message": 16,
     "settings": 4,
+    "rights": 3,
     "role": 6,
     "transfer": 2,
     "mute": 4,

@@ -54,8 +54,14 @@ members = st.lists(
 role_changes = st.lists(
     st.builds(RoleChange, user_ids, roles, st.none() | roles), min_size=1, max_size=2
 ).map(tuple)
+overrides = st.lists(st.tuples(roles.map(int), st.integers(1, 16), st.booleans()), max_size=3).map(
+    lambda some: tuple(sorted(some))
+)
+values: dict[str, st.SearchStrategy[object]] = {"frozen": st.booleans(), "rights": overrides}
 changes = st.lists(st.sampled_from(SETTINGS), unique=True).flatmap(
-    lambda names: st.tuples(*(st.tuples(st.just(n), texts) for n in SETTINGS if n in names))
+    lambda names: st.tuples(
+        *(st.tuples(st.just(n), values.get(n, texts)) for n in SETTINGS if n in names)
+    )
 )
 contents = st.builds(
     lambda text, reply: message_pb2.MessageContent(

@@ -38,6 +38,7 @@ class Place:
     log: str
     own: int
     others: int
+    frozen: bool = False
 
 
 Make = Callable[[Place, str], Message]
@@ -113,6 +114,26 @@ OPERATIONS: dict[str, Make] = {
             update_mask=FieldMask(paths=["description"]),
         )
     ),
+    "UpdateConversation: frozen": lambda p, change: _Conversations.UpdateConversationRequest(
+        conversation_id=p.log,
+        request_id=change,
+        settings=conversation_pb2.ConversationSettings(frozen=not p.frozen),
+        update_mask=FieldMask(paths=["frozen"]),
+    ),
+    "UpdateConversation: rights": lambda p, change: _Conversations.UpdateConversationRequest(
+        conversation_id=p.log,
+        request_id=change,
+        settings=conversation_pb2.ConversationSettings(
+            rights=[
+                conversation_pb2.RightOverride(
+                    role=conversation_pb2.MEMBER_ROLE_GUEST,
+                    right=conversation_pb2.CONVERSATION_RIGHT_POST,
+                    allowed=True,
+                )
+            ]
+        ),
+        update_mask=FieldMask(paths=["rights"]),
+    ),
     "SetRole: of a member, to guest": lambda p, change: _Conversations.SetRoleRequest(
         conversation_id=p.log,
         request_id=change,
@@ -182,11 +203,19 @@ async def _muted(p: Place) -> None:
     await p.world.execute(OWNER, c.SetMute(p.log, p.world.change_id(), ME, until))
 
 
+async def _frozen(p: Place) -> None:
+    freeze = c.UpdateConversation(p.log, p.world.change_id(), (("frozen", True),))
+    await p.world.execute(OWNER, freeze)
+
+
+_FROZEN = "member, frozen"
+
 STANDINGS: dict[str, Arrange] = {
     "stranger": _nothing,
     "ex-member": _removed,
     "banned": _banned,
     "muted member": _muted,
+    _FROZEN: _frozen,
     "guest": _as(Role.GUEST),
     "member": _nothing,
     "moderator": _as(Role.MODERATOR),
@@ -207,7 +236,7 @@ async def place(world: World, standing: str) -> Place:
             OWNER, c.AddMembers(log, world.change_id(), (NewMember(ME, Role.MEMBER),))
         )
         own, others = await world.post(log, ME), await world.post(log, AMY)
-    found = Place(world, log, own, others)
+    found = Place(world, log, own, others, frozen=standing == _FROZEN)
     await STANDINGS[standing](found)
     return found
 

@@ -32,8 +32,11 @@ def test_a_mask_names_settings_only(path: str) -> None:
 @pytest.mark.parametrize("name", MAX_BYTES)
 def test_the_largest(name: str) -> None:
     most = "ä" * (MAX_BYTES[name] // 2)
-    assert read_settings(ConversationSettings(**{name: most}), FieldMask(paths=[name]))
-    more = ConversationSettings(**{name: most + "x"})
+    settings = ConversationSettings()
+    setattr(settings, name, most)
+    assert read_settings(settings, FieldMask(paths=[name]))
+    more = ConversationSettings()
+    setattr(more, name, most + "x")
     assert field_of_refusal(more, name) == f"settings.{name}"
     # What the mask does not name counts for nothing, however large.
     others = [other for other in MAX_BYTES if other != name]
@@ -46,3 +49,32 @@ def test_a_picture_has_no_white_space(picture: str) -> None:
     assert read_settings(
         ConversationSettings(title="x", picture=picture), FieldMask(paths=["title"])
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field"),
+    [
+        ([(2, 2)], "settings.rights[0].role"),
+        ([(0, 2)], "settings.rights[0].role"),
+        ([(1, 2), (6, 2)], "settings.rights[1].role"),
+        ([(1, 0)], "settings.rights[0].right"),
+        ([(1, 1)], "settings.rights[0].right"),
+        ([(1, 9)], "settings.rights[0].right"),
+        ([(3, 16)], "settings.rights[0].right"),
+        ([(3, 999)], "settings.rights[0].right"),
+        ([(1, 2), (3, 2), (1, 2)], "settings.rights[2]"),
+    ],
+)
+def test_rights_that_can_not_be_given(overrides: list[tuple[int, int]], field: str) -> None:
+    settings = ConversationSettings()
+    for role, right in overrides:
+        settings.rights.add(role=role, right=right)
+    assert field_of_refusal(settings, "rights") == field
+    assert read_settings(settings, FieldMask(paths=["title"])) == (("title", ""),)
+
+
+def test_a_right_of_a_newer_version_is_not_understood() -> None:
+    settings = ConversationSettings()
+    settings.rights.add(role=1, right=999)
+    with pytest.raises(ValueError, match="999"):
+        decode_settings(settings, FieldMask(paths=["rights"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tidings_server.codec.settings import MAX_BYTES
 from tidings_server.core import commands as c
 from tidings_server.core import state as folding
 from tidings_server.core.entries import SETTINGS, ConversationUpdated, NewMember, Role
-from tidings_server.core.permissions import SETTING_RIGHTS
+from tidings_server.core.permissions import SETTING_RIGHTS, Right
 from tidings_server.core.state import ConversationState
 from tidings_server.errors import Reason
 
@@ -26,12 +27,12 @@ async def world() -> AsyncIterator[World]:
     await world.stop()
 
 
-def update(world: World, log: str, *, again: str = "", **changes: str) -> c.UpdateConversation:
+def update(world: World, log: str, *, again: str = "", **changes: Any) -> c.UpdateConversation:
     pairs = tuple((name, changes[name]) for name in SETTINGS if name in changes)
     return c.UpdateConversation(log, world.change_id(again), pairs)
 
 
-async def updated(world: World, user: str, log: str, **changes: str) -> int:
+async def updated(world: World, user: str, log: str, **changes: Any) -> int:
     got = await world.execute(user, update(world, log, **changes))
     assert isinstance(got, c.ConversationChanged)
     assert got.command is c.UpdateConversation
@@ -47,7 +48,7 @@ async def seen(world: World, user: str, log: str) -> tuple[str, str, str, str]:
 
 def test_settings_have_one_list() -> None:
     assert {f.name for f in ConversationSettings.DESCRIPTOR.fields} == set(SETTINGS)
-    assert set(SETTINGS) == set(SETTING_RIGHTS) == set(MAX_BYTES)
+    assert set(SETTINGS) == set(SETTING_RIGHTS) == {*MAX_BYTES, "frozen", "rights"}
     assert set(SETTINGS) <= set(ConversationState.__dataclass_fields__)
 
 
@@ -134,8 +135,45 @@ async def test_all_devices_are_told(world: World) -> None:
         assert (told.settings.title, list(told.update_mask.paths)) == ("Trip", ["title"])
 
 
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_frozen_conversation(world: World, restart: bool) -> None:
+    log = await world.group("alice", "bob")
+    own = await world.post(log, "bob")
+    await updated(world, "alice", log, frozen=True)
+    if restart:
+        await world.restart()
+    for command in (world.message(log), c.SetReaction(log, world.change_id(), own, "x")):
+        assert (await refusal(world, "bob", command)).reason is Reason.FROZEN
+    await world.post(log, "alice")
+    await updated(world, "alice", log, frozen=False)
+    await world.post(log, "bob")
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_rights_of_one_conversation(world: World, restart: bool) -> None:
+    log, other = await world.group("alice", "bob"), await world.group("alice", "bob")
+    channel = ((int(Role.MEMBER), int(Right.POST), False),)
+    await updated(world, "alice", log, rights=channel)
+    if restart:
+        await world.restart()
+    assert (await refusal(world, "bob", world.message(log))).reason is Reason.RIGHT_MISSING
+    await world.post(other, "bob")
+    got = await world.execute("bob", c.GetConversation(log))
+    assert isinstance(got, c.ConversationGot)
+    assert got.view.rights == channel
+    ada = (NewMember("ada", Role.ADMIN),)
+    await world.execute("alice", c.AddMembers(log, world.change_id(), ada))
+    problem = await refusal(world, "ada", update(world, log, rights=()))
+    assert problem.reason is Reason.RIGHT_MISSING
+    await updated(world, "alice", log, rights=())
+    await world.post(log, "bob")
+
+
 def test_settings_are_kept_in_snapshots() -> None:
-    state = ConversationState(seq=9, title="Trip", description="ä", picture="p", updated_seq=7)
+    rights = ((1, 2, False), (5, 2, True))
+    state = ConversationState(
+        seq=9, title="Trip", description="ä", picture="p", updated_seq=7, frozen=True, rights=rights
+    )
     assert folding.load(folding.dump(state)) == state
     # A node of the first version reads a snapshot without them as its own.
     assert b"description" not in folding.dump(ConversationState(seq=9, title="Trip"))

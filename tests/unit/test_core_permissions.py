@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from tidings.v1.conversation_pb2 import ConversationRight
 from tidings_server.core.entries import ConversationKind, Role
 from tidings_server.core.memberships import Interval, Membership
-from tidings_server.core.permissions import Right, check, check_message, check_rank
+from tidings_server.core.permissions import (
+    FIRST_ROLE,
+    SPEAKING,
+    Right,
+    check,
+    check_message,
+    check_rank,
+)
 from tidings_server.core.state import EMPTY, ConversationState
 from tidings_server.errors import DomainError, Reason
 
@@ -25,8 +35,14 @@ MORE = {
     Role.GUEST: {Right.READ, Right.REACT, Right.DELETE, Right.LEAVE},
     Role.MEMBER: {Right.POST, Right.EDIT},
     Role.MODERATOR: {Right.DELETE_OTHERS, Right.REMOVE_MEMBERS, Right.MUTE, Right.BAN},
-    Role.ADMIN: {Right.ADD_MEMBERS, Right.UPDATE, Right.SET_ROLES},
-    Role.OWNER: set(),
+    Role.ADMIN: {
+        Right.ADD_MEMBERS,
+        Right.UPDATE,
+        Right.SET_ROLES,
+        Right.FREEZE,
+        Right.POST_FROZEN,
+    },
+    Role.OWNER: {Right.SET_RIGHTS},
 }
 FIXED = {
     Right.ADD_MEMBERS,
@@ -36,6 +52,8 @@ FIXED = {
     Right.SET_ROLES,
     Right.MUTE,
     Right.BAN,
+    Right.FREEZE,
+    Right.SET_RIGHTS,
 }
 
 
@@ -117,3 +135,39 @@ def test_the_sender_deletes_and_a_moderator() -> None:
     with pytest.raises(DomainError) as caught:
         check_message(GROUP, MEMBER, Right.DELETE, "dora")
     assert caught.value.reason is Reason.RIGHT_MISSING
+
+
+def test_rights_are_those_of_the_contract() -> None:
+    assert {right.name: right.value for right in Right} == {
+        name.removeprefix("CONVERSATION_RIGHT_"): number
+        for name, number in ConversationRight.items()
+        if number
+    }
+    assert set(FIRST_ROLE) == set(Right)
+
+
+def test_a_conversation_says_otherwise() -> None:
+    quiet = replace(
+        GROUP, rights=((Role.MEMBER, Right.POST, False), (Role.GUEST, Right.POST, True))
+    )
+    check(quiet, GUEST, Right.POST)
+    check(quiet, MODERATOR, Right.POST)
+    check(quiet, MEMBER, Right.EDIT)
+    with pytest.raises(DomainError) as caught:
+        check(quiet, MEMBER, Right.POST)
+    assert caught.value.reason is Reason.RIGHT_MISSING
+    trusting = replace(GROUP, rights=((Role.MEMBER, Right.DELETE_OTHERS, True),))
+    check_message(trusting, MEMBER, Right.DELETE, "dora")
+
+
+def test_few_speak_in_a_frozen_conversation() -> None:
+    frozen = replace(GROUP, frozen=True)
+    for right in SPEAKING:
+        for membership in (ADMIN, OWNER):
+            check(frozen, membership, right)
+        with pytest.raises(DomainError) as caught:
+            check(frozen, MODERATOR, right)
+        assert caught.value.reason is Reason.FROZEN
+    check(frozen, MEMBER, Right.DELETE)
+    spoken = replace(frozen, rights=((Role.MODERATOR, Right.POST_FROZEN, True),))
+    check(spoken, MODERATOR, Right.POST)

@@ -188,6 +188,8 @@ class ConversationOperations(abc.ABC):
         description: str | None = None,
         picture: str | None = None,
         custom_data: str | None = None,
+        frozen: bool | None = None,
+        rights: Iterable[models.RightOverride] | None = None,
         request_id: str | None = None,
     ) -> int:
         """Change settings of a group; what is None stays as it is.
@@ -198,6 +200,8 @@ class ConversationOperations(abc.ABC):
             description: What it is for, at most 1,024 bytes of UTF-8.
             picture: A URL or the id of a medium, at most 512 bytes of UTF-8.
             custom_data: Data of an integrator, at most 2,048 bytes of UTF-8.
+            frozen: Whether only those with the right POST_FROZEN may post, edit and react.
+            rights: Rights that are otherwise than by default, in the place of all that were given before.
             request_id: A UUIDv7 that names the change; made here if not given.
 
         Returns:
@@ -208,6 +212,17 @@ class ConversationOperations(abc.ABC):
             "description": description,
             "picture": picture,
             "custom_data": custom_data,
+            "frozen": frozen,
+            "rights": None
+            if rights is None
+            else [
+                conversation_pb2.RightOverride(
+                    role=conversation_pb2.MemberRole.ValueType(one.role),
+                    right=conversation_pb2.ConversationRight.ValueType(one.right),
+                    allowed=one.allowed,
+                )
+                for one in rights
+            ],
         }
         changes = {name: value for name, value in given.items() if value is not None}
         answer = await self._call(
@@ -215,7 +230,7 @@ class ConversationOperations(abc.ABC):
             conversation_service_pb2.UpdateConversationRequest(
                 conversation_id=conversation_id,
                 request_id=request_id or self._new_id(),
-                settings=conversation_pb2.ConversationSettings(**changes),
+                settings=conversation_pb2.ConversationSettings(**changes),  # type: ignore[arg-type]
                 update_mask=field_mask_pb2.FieldMask(paths=changes),
             ),
             conversation_service_pb2.UpdateConversationResponse.FromString,

@@ -92,6 +92,17 @@ def _members_of(
     return tuple(member_of(member, join_seq) for member in members)
 
 
+def _rights_of(
+    rights: Iterable[conversation_pb2.RightOverride],
+) -> tuple[models.RightOverride, ...]:
+    return tuple(
+        models.RightOverride(
+            models.MemberRole(one.role), models.ConversationRight(one.right), one.allowed
+        )
+        for one in rights
+    )
+
+
 def conversation_of(conversation: conversation_pb2.Conversation) -> models.Conversation:
     """A conversation."""
     return models.Conversation(
@@ -111,6 +122,8 @@ def conversation_of(conversation: conversation_pb2.Conversation) -> models.Conve
         description=conversation.description,
         picture=conversation.picture,
         custom_data=conversation.custom_data,
+        frozen=conversation.frozen,
+        rights=_rights_of(conversation.rights),
     )
 
 
@@ -325,6 +338,8 @@ def entry_of(
             description=settings.description if "description" in changed else None,
             picture=settings.picture if "picture" in changed else None,
             custom_data=settings.custom_data if "custom_data" in changed else None,
+            frozen=settings.frozen if "frozen" in changed else None,
+            rights=_rights_of(settings.rights) if "rights" in changed else None,
         )
     if body == "conversation_joined":
         joined = entry.conversation_joined

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from .errors import TidingsError
-from .models import ConversationKind, Member, MemberRole
+from .models import ConversationKind, Member, MemberRole, RightOverride
 
 __all__ = [
     "ConnectionState",
@@ -242,12 +242,16 @@ class ConversationUpdated(LogEntry):
         description: What it is for.
         picture: A URL, or the id of a medium.
         custom_data: Data of an integrator.
+        frozen: Whether only few may post.
+        rights: Rights that are otherwise than by default, all of them.
     """
 
     title: str | None = None
     description: str | None = None
     picture: str | None = None
     custom_data: str | None = None
+    frozen: bool | None = None
+    rights: tuple[RightOverride, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

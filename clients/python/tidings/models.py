@@ -11,11 +11,13 @@ __all__ = [
     "Availability",
     "Conversation",
     "ConversationKind",
+    "ConversationRight",
     "HistoryOrder",
     "Member",
     "MemberRole",
     "Presence",
     "Receipt",
+    "RightOverride",
     "ScaleClass",
     "Unread",
     "UnreadCount",
@@ -56,6 +58,28 @@ class MemberRole(_OpenEnum):
     GUEST = 5
 
 
+class ConversationRight(_OpenEnum):
+    """Something that a member may be allowed to do; the contract tells which roles have which by default."""
+
+    UNSPECIFIED = 0
+    READ = 1
+    POST = 2
+    EDIT = 3
+    REACT = 4
+    DELETE = 5
+    DELETE_OTHERS = 6
+    ADD_MEMBERS = 7
+    REMOVE_MEMBERS = 8
+    LEAVE = 9
+    UPDATE = 10
+    SET_ROLES = 11
+    MUTE = 12
+    BAN = 13
+    FREEZE = 14
+    POST_FROZEN = 15
+    SET_RIGHTS = 16
+
+
 class ScaleClass(_OpenEnum):
     """How live a conversation is, by its number of members."""
 
@@ -79,6 +103,21 @@ class HistoryOrder(enum.IntEnum):
 
     ASCENDING = 1
     DESCENDING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RightOverride:
+    """A right that a role has, or has not, in one conversation.
+
+    Attributes:
+        role: Any but OWNER.
+        right: Any but READ, LEAVE and SET_RIGHTS.
+        allowed: Whether the role has it.
+    """
+
+    role: MemberRole
+    right: ConversationRight
+    allowed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +158,8 @@ class Conversation:
         description: What it is for.
         picture: A URL, or the id of a medium.
         custom_data: Data of an integrator.
+        frozen: Whether only few may post.
+        rights: Rights that are otherwise than by default.
     """
 
     conversation_id: str
@@ -137,6 +178,8 @@ class Conversation:
     description: str = ""
     picture: str = ""
     custom_data: str = ""
+    frozen: bool = False
+    rights: tuple[RightOverride, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

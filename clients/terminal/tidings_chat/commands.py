@@ -38,6 +38,8 @@ SPECS: Final = (
     Spec("unban", "user", "let somebody be added again", 1, 1),
     Spec("owner", "user", "make somebody the owner of this group in your place", 1, 1),
     Spec("leave", "", "leave this group"),
+    Spec("freeze", "", "let only admins write here"),
+    Spec("unfreeze", "", "let everybody write here again"),
     Spec("title", "text", "give this group another title", 1, None),
     Spec("describe", "[text]", "say what this group is for", 0, None),
     Spec("members", "", "show who is in this conversation"),

@@ -299,11 +299,16 @@ class ChatSession:
         await self._connected().set_ban(chat.conversation_id, user_id, until)
 
     async def update(
-        self, chat: Chat, *, title: str | None = None, description: str | None = None
+        self,
+        chat: Chat,
+        *,
+        title: str | None = None,
+        description: str | None = None,
+        frozen: bool | None = None,
     ) -> None:
         """Change what is said of a group. Raises TidingsError."""
         await self._connected().update_conversation(
-            chat.conversation_id, title=title, description=description
+            chat.conversation_id, title=title, description=description, frozen=frozen
         )
 
     async def leave(self, chat: Chat) -> None:

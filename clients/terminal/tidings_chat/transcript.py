@@ -291,6 +291,10 @@ def _updated(entry: ConversationUpdated) -> str:
         return "took the name of the group away"
     if entry.description:
         return f"described the group: {one_line(entry.description)}"
+    if entry.frozen is not None:
+        return "froze the group" if entry.frozen else "let people write here again"
+    if entry.rights is not None:
+        return "changed who may do what here"
     return "changed what is said of the group"
 
 

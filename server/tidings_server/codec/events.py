@@ -29,6 +29,7 @@ from ..core.state import GROUP_MEMBERS, SMALL_MEMBERS
 from ..errors import DomainError
 from . import admin
 from .fields import to_timestamp
+from .settings import to_overrides
 from .wire import element, text, timestamp, varint
 
 
@@ -115,6 +116,8 @@ def _conversation(v: c.ConversationView) -> conversation_pb2.Conversation:
         description=v.description,
         picture=v.picture,
         custom_data=v.custom_data,
+        frozen=v.frozen,
+        rights=to_overrides(v.rights),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ..errors import DomainError
 from .admin import AdminCommand, AdminResult
-from .entries import ConversationKind, NewMember, Role, Setting
+from .entries import ConversationKind, NewMember, RightOverride, Role, Setting
 from .memberships import Membership
 from .records import record
 
@@ -361,6 +361,8 @@ class ConversationView:
     description: str = ""
     picture: str = ""
     custom_data: str = ""
+    frozen: bool = False
+    rights: tuple[RightOverride, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

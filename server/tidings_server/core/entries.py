@@ -33,10 +33,13 @@ class NewMember:
     role: Role = Role.MEMBER
 
 
-Setting = tuple[str, str]
+RightOverride = tuple[int, int, bool]
+"""A role, a right, and whether it has that in a conversation; numbers as in the contract."""
+
+Setting = tuple[str, str | bool | tuple[RightOverride, ...]]
 """A setting of a conversation and its value."""
 
-SETTINGS = ("title", "description", "picture", "custom_data")
+SETTINGS = ("title", "description", "picture", "custom_data", "frozen", "rights")
 """What can be changed of a conversation: fields of `tidings.v1.ConversationSettings`, and of `ConversationState`."""
 
 

@@ -26,6 +26,9 @@ class Right(IntEnum):
     SET_ROLES = 11
     MUTE = 12
     BAN = 13
+    FREEZE = 14
+    POST_FROZEN = 15
+    SET_RIGHTS = 16
 
     @property
     def words(self) -> str:
@@ -38,6 +41,8 @@ _WORDS = {
     Right.DELETE: "delete own messages",
     Right.DELETE_OTHERS: "delete messages of others",
     Right.UPDATE: "change what is said of the conversation",
+    Right.FREEZE: "freeze the conversation",
+    Right.SET_RIGHTS: "change rights",
 }
 
 RANKS = (Role.GUEST, Role.MEMBER, Role.MODERATOR, Role.ADMIN, Role.OWNER)
@@ -59,8 +64,14 @@ FIRST_ROLE: dict[Right, Role] = {
     Right.ADD_MEMBERS: Role.ADMIN,
     Right.UPDATE: Role.ADMIN,
     Right.SET_ROLES: Role.ADMIN,
+    Right.FREEZE: Role.ADMIN,
+    Right.POST_FROZEN: Role.ADMIN,
+    Right.SET_RIGHTS: Role.OWNER,
 }
 """The lowest role that has a right, where a conversation says nothing else; those above it have it too."""
+
+FIXED_RIGHTS = frozenset({Right.READ, Right.LEAVE, Right.SET_RIGHTS})
+"""Rights about which a conversation can't say anything else."""
 
 RIGHTS: dict[Role, frozenset[Right]] = {
     role: frozenset(
@@ -78,17 +89,21 @@ GROUP_ONLY = frozenset(
         Right.SET_ROLES,
         Right.MUTE,
         Right.BAN,
+        Right.FREEZE,
+        Right.SET_RIGHTS,
     }
 )
 """What nobody does in a direct conversation: nothing of it but its messages changes."""
 
-SETTING_RIGHTS: dict[str, Right] = dict.fromkeys(
-    ("title", "description", "picture", "custom_data"), Right.UPDATE
-)
+SETTING_RIGHTS: dict[str, Right] = {
+    **dict.fromkeys(("title", "description", "picture", "custom_data"), Right.UPDATE),
+    "frozen": Right.FREEZE,
+    "rights": Right.SET_RIGHTS,
+}
 """The right that a change of each setting needs."""
 
 SPEAKING = frozenset({Right.POST, Right.EDIT, Right.REACT})
-"""What a muted member may not do."""
+"""What a muted member may not do, and few may do in a frozen conversation."""
 
 _FOR_OTHERS: dict[Right, Right | None] = {Right.EDIT: None, Right.DELETE: Right.DELETE_OTHERS}
 """Rights for one's own messages, each with the right that those of others need; None: nobody has it."""
@@ -101,7 +116,8 @@ def check(
 
     Raises CONVERSATION_NOT_FOUND for whoever is no member (whether the conversation exists or not),
     DIRECT_FIXED for changes of a direct conversation and of who is in it, RIGHT_MISSING for members
-    without the right, MUTED for those who have it, and may not use it for a while.
+    without the right, MUTED for those who have it, and may not use it for a while,
+    FROZEN for those who may not while the conversation is frozen.
     """
     if state.kind is None or membership is None or not membership.current:
         raise conversation_not_found()
@@ -115,11 +131,16 @@ def check(
             "The caller is muted.",
             metadata={"expire_time_ms": str(membership.muted_until_ms)},
         )
+    if state.frozen and right in SPEAKING and not has(state, membership, Right.POST_FROZEN):
+        raise DomainError(Reason.FROZEN, "The conversation is frozen.")
     return membership
 
 
-def has(state: ConversationState, membership: Membership, right: Right) -> bool:  # noqa: ARG001
+def has(state: ConversationState, membership: Membership, right: Right) -> bool:
     """Whether a member of a conversation has a right in it."""
+    for role, number, allowed in state.rights:
+        if (role, number) == (membership.role, right):
+            return allowed
     return right in RIGHTS[membership.role]
 
 

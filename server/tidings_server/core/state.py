@@ -16,6 +16,7 @@ from .entries import (
     MemberRemoved,
     MemberRoleSet,
     MembersAdded,
+    RightOverride,
     Role,
     UnknownBody,
 )
@@ -51,12 +52,14 @@ class ConversationState:
     custom_data: str = ""
     updated_seq: int = 0
     owner_count: int = 1
+    frozen: bool = False
+    rights: tuple[RightOverride, ...] = ()
 
     def as_left(self, last_seq: int) -> ConversationState:
         """What somebody is told of it whose last position is this: no settings, if one was changed since."""
         if self.updated_seq <= last_seq:
             return self
-        return replace(self, **dict.fromkeys(SETTINGS, ""))  # type: ignore[arg-type]
+        return replace(self, **{name: getattr(EMPTY, name) for name in SETTINGS})
 
     def peer_of(self, user_id: str) -> str:
         """In a direct conversation the other user, otherwise empty."""
@@ -65,7 +68,16 @@ class ConversationState:
 
 EMPTY = ConversationState()
 
-_LATER = ("changed_bucket", "description", "picture", "custom_data", "updated_seq", "owner_count")
+_LATER = (
+    "changed_bucket",
+    "description",
+    "picture",
+    "custom_data",
+    "updated_seq",
+    "owner_count",
+    "frozen",
+    "rights",
+)
 """Fields that the first version does not know."""
 
 
@@ -169,4 +181,5 @@ def load(raw: bytes) -> ConversationState:
     if fields.get("kind") is not None:
         fields["kind"] = ConversationKind(fields["kind"])
     fields["peers"] = tuple(fields.get("peers", ()))
+    fields["rights"] = tuple(tuple(override) for override in fields.get("rights", ()))
     return ConversationState(**fields)

@@ -276,6 +276,8 @@ class Conversations:
             description=told.description,
             picture=told.picture,
             custom_data=told.custom_data,
+            frozen=told.frozen,
+            rights=told.rights,
         )
 
 

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -108,6 +110,88 @@ SCALE_CLASS_CHANNEL: ScaleClass.ValueType  # 3
 """More members: as GROUP, and receipts of single members are not kept."""
 Global___ScaleClass: _TypeAlias = ScaleClass  # noqa: Y015
 
+class _ConversationRight:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConversationRightEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConversationRight.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONVERSATION_RIGHT_UNSPECIFIED: _ConversationRight.ValueType  # 0
+    """Not set; refused in requests with INVALID_ARGUMENT."""
+    CONVERSATION_RIGHT_READ: _ConversationRight.ValueType  # 1
+    """To read. GUEST; it can't be taken away."""
+    CONVERSATION_RIGHT_POST: _ConversationRight.ValueType  # 2
+    """To post messages. MEMBER."""
+    CONVERSATION_RIGHT_EDIT: _ConversationRight.ValueType  # 3
+    """To edit own messages. MEMBER."""
+    CONVERSATION_RIGHT_REACT: _ConversationRight.ValueType  # 4
+    """To react to messages. GUEST."""
+    CONVERSATION_RIGHT_DELETE: _ConversationRight.ValueType  # 5
+    """To delete own messages. GUEST."""
+    CONVERSATION_RIGHT_DELETE_OTHERS: _ConversationRight.ValueType  # 6
+    """To delete messages of others. MODERATOR."""
+    CONVERSATION_RIGHT_ADD_MEMBERS: _ConversationRight.ValueType  # 7
+    """To add members. ADMIN."""
+    CONVERSATION_RIGHT_REMOVE_MEMBERS: _ConversationRight.ValueType  # 8
+    """To remove members. MODERATOR."""
+    CONVERSATION_RIGHT_LEAVE: _ConversationRight.ValueType  # 9
+    """To leave. GUEST; it can't be taken away."""
+    CONVERSATION_RIGHT_UPDATE: _ConversationRight.ValueType  # 10
+    """To change title, description, picture and custom data. ADMIN."""
+    CONVERSATION_RIGHT_SET_ROLES: _ConversationRight.ValueType  # 11
+    """To give roles. ADMIN."""
+    CONVERSATION_RIGHT_MUTE: _ConversationRight.ValueType  # 12
+    """To mute members. MODERATOR."""
+    CONVERSATION_RIGHT_BAN: _ConversationRight.ValueType  # 13
+    """To ban members. MODERATOR."""
+    CONVERSATION_RIGHT_FREEZE: _ConversationRight.ValueType  # 14
+    """To freeze the conversation. ADMIN."""
+    CONVERSATION_RIGHT_POST_FROZEN: _ConversationRight.ValueType  # 15
+    """To post, edit and react while the conversation is frozen. ADMIN."""
+    CONVERSATION_RIGHT_SET_RIGHTS: _ConversationRight.ValueType  # 16
+    """To change rights. OWNER; it can't be given away."""
+
+class ConversationRight(_ConversationRight, metaclass=_ConversationRightEnumTypeWrapper):
+    """ConversationRight is something that a member may be allowed to do. By default a role has the rights of all roles below it, and those
+    that name it here.
+    """
+
+CONVERSATION_RIGHT_UNSPECIFIED: ConversationRight.ValueType  # 0
+"""Not set; refused in requests with INVALID_ARGUMENT."""
+CONVERSATION_RIGHT_READ: ConversationRight.ValueType  # 1
+"""To read. GUEST; it can't be taken away."""
+CONVERSATION_RIGHT_POST: ConversationRight.ValueType  # 2
+"""To post messages. MEMBER."""
+CONVERSATION_RIGHT_EDIT: ConversationRight.ValueType  # 3
+"""To edit own messages. MEMBER."""
+CONVERSATION_RIGHT_REACT: ConversationRight.ValueType  # 4
+"""To react to messages. GUEST."""
+CONVERSATION_RIGHT_DELETE: ConversationRight.ValueType  # 5
+"""To delete own messages. GUEST."""
+CONVERSATION_RIGHT_DELETE_OTHERS: ConversationRight.ValueType  # 6
+"""To delete messages of others. MODERATOR."""
+CONVERSATION_RIGHT_ADD_MEMBERS: ConversationRight.ValueType  # 7
+"""To add members. ADMIN."""
+CONVERSATION_RIGHT_REMOVE_MEMBERS: ConversationRight.ValueType  # 8
+"""To remove members. MODERATOR."""
+CONVERSATION_RIGHT_LEAVE: ConversationRight.ValueType  # 9
+"""To leave. GUEST; it can't be taken away."""
+CONVERSATION_RIGHT_UPDATE: ConversationRight.ValueType  # 10
+"""To change title, description, picture and custom data. ADMIN."""
+CONVERSATION_RIGHT_SET_ROLES: ConversationRight.ValueType  # 11
+"""To give roles. ADMIN."""
+CONVERSATION_RIGHT_MUTE: ConversationRight.ValueType  # 12
+"""To mute members. MODERATOR."""
+CONVERSATION_RIGHT_BAN: ConversationRight.ValueType  # 13
+"""To ban members. MODERATOR."""
+CONVERSATION_RIGHT_FREEZE: ConversationRight.ValueType  # 14
+"""To freeze the conversation. ADMIN."""
+CONVERSATION_RIGHT_POST_FROZEN: ConversationRight.ValueType  # 15
+"""To post, edit and react while the conversation is frozen. ADMIN."""
+CONVERSATION_RIGHT_SET_RIGHTS: ConversationRight.ValueType  # 16
+"""To change rights. OWNER; it can't be given away."""
+Global___ConversationRight: _TypeAlias = ConversationRight  # noqa: Y015
+
 @_typing.final
 class Member(_message.Message):
     """Member is one user's membership of a conversation."""
@@ -168,6 +252,8 @@ class Conversation(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PICTURE_FIELD_NUMBER: _builtins.int
     CUSTOM_DATA_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
+    RIGHTS_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The id, a UUID in lower-case text form."""
     kind: Global___ConversationKind.ValueType
@@ -198,6 +284,8 @@ class Conversation(_message.Message):
     """A picture. See ConversationSettings."""
     custom_data: _builtins.str
     """Data of an integrator. See ConversationSettings."""
+    frozen: _builtins.bool
+    """Whether it is frozen. See ConversationSettings."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -205,6 +293,10 @@ class Conversation(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the newest entry that the caller may read was committed."""
+
+    @_builtins.property
+    def rights(self) -> _containers.RepeatedCompositeFieldContainer[Global___RightOverride]:
+        """Rights that are otherwise than by default. See ConversationSettings."""
 
     def __init__(
         self,
@@ -225,14 +317,46 @@ class Conversation(_message.Message):
         description: _builtins.str = ...,
         picture: _builtins.str = ...,
         custom_data: _builtins.str = ...,
+        frozen: _builtins.bool = ...,
+        rights: _abc.Iterable[Global___RightOverride] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "custom_data", b"custom_data", "description", b"description", "head_seq", b"head_seq", "join_seq", b"join_seq", "kind", b"kind", "member_count", b"member_count", "peer_user_id", b"peer_user_id", "picture", b"picture", "read_seq", b"read_seq", "role", b"role", "scale_class", b"scale_class", "title", b"title", "unread_count", b"unread_count", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "custom_data", b"custom_data", "description", b"description", "frozen", b"frozen", "head_seq", b"head_seq", "join_seq", b"join_seq", "kind", b"kind", "member_count", b"member_count", "peer_user_id", b"peer_user_id", "picture", b"picture", "read_seq", b"read_seq", "rights", b"rights", "role", b"role", "scale_class", b"scale_class", "title", b"title", "unread_count", b"unread_count", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Conversation: _TypeAlias = Conversation  # noqa: Y015
+
+@_typing.final
+class RightOverride(_message.Message):
+    """RightOverride gives a role a right in one conversation, or takes it away."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    RIGHT_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    role: Global___MemberRole.ValueType
+    """The role, any but OWNER; otherwise INVALID_ARGUMENT. Roles above it are not changed."""
+    right: Global___ConversationRight.ValueType
+    """The right, any but READ, LEAVE and SET_RIGHTS; otherwise INVALID_ARGUMENT."""
+    allowed: _builtins.bool
+    """Whether the role has it. Default: it has not."""
+    def __init__(
+        self,
+        *,
+        role: Global___MemberRole.ValueType = ...,
+        right: Global___ConversationRight.ValueType = ...,
+        allowed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "right", b"right", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RightOverride: _TypeAlias = RightOverride  # noqa: Y015
 
 @_typing.final
 class ConversationSettings(_message.Message):
@@ -246,6 +370,8 @@ class ConversationSettings(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PICTURE_FIELD_NUMBER: _builtins.int
     CUSTOM_DATA_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
+    RIGHTS_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """The title, at most 256 bytes of UTF-8; otherwise INVALID_ARGUMENT. Needs the right UPDATE."""
     description: _builtins.str
@@ -258,6 +384,16 @@ class ConversationSettings(_message.Message):
     """Data of an integrator, JSON for instance, which the server does not look into. At most 2,048 bytes of UTF-8; otherwise
     INVALID_ARGUMENT. Needs the right UPDATE.
     """
+    frozen: _builtins.bool
+    """Whether the conversation is frozen: only those with the right POST_FROZEN post, edit and react, all others are refused with
+    FROZEN. Needs the right FREEZE.
+    """
+    @_builtins.property
+    def rights(self) -> _containers.RepeatedCompositeFieldContainer[Global___RightOverride]:
+        """Rights that roles have otherwise than by default, each role and right at most once, otherwise INVALID_ARGUMENT. They take the
+        place of all that were given before. Needs the right SET_RIGHTS.
+        """
+
     def __init__(
         self,
         *,
@@ -265,10 +401,12 @@ class ConversationSettings(_message.Message):
         description: _builtins.str = ...,
         picture: _builtins.str = ...,
         custom_data: _builtins.str = ...,
+        frozen: _builtins.bool = ...,
+        rights: _abc.Iterable[Global___RightOverride] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom_data", b"custom_data", "description", b"description", "picture", b"picture", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom_data", b"custom_data", "description", b"description", "frozen", b"frozen", "picture", b"picture", "rights", b"rights", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

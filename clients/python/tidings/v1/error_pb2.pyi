@@ -90,6 +90,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller is muted until the time in the metadata "expire_time_ms", milliseconds since the Unix epoch. PERMISSION_DENIED."""
     ERROR_REASON_MEMBER_BANNED: _ErrorReason.ValueType  # 33
     """The user is banned from the conversation. FAILED_PRECONDITION; the ban can be taken back."""
+    ERROR_REASON_FROZEN: _ErrorReason.ValueType  # 34
+    """The conversation is frozen. FAILED_PRECONDITION."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason says why something was refused, for programs. It is the reason of google.rpc.ErrorInfo (domain "tidings") in
@@ -160,6 +162,8 @@ ERROR_REASON_MUTED: ErrorReason.ValueType  # 32
 """The caller is muted until the time in the metadata "expire_time_ms", milliseconds since the Unix epoch. PERMISSION_DENIED."""
 ERROR_REASON_MEMBER_BANNED: ErrorReason.ValueType  # 33
 """The user is banned from the conversation. FAILED_PRECONDITION; the ban can be taken back."""
+ERROR_REASON_FROZEN: ErrorReason.ValueType  # 34
+"""The conversation is frozen. FAILED_PRECONDITION."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

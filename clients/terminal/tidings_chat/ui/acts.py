@@ -21,7 +21,7 @@ _MEMBERS: Final = 200
 _MOST_MINUTES: Final = 60 * 24 * 365 * 10
 _OF_GROUPS: Final = (
     *("add", "remove", "role", "owner", "leave", "title", "describe"),
-    *("mute", "unmute", "ban", "unban"),
+    *("mute", "unmute", "ban", "unban", "freeze", "unfreeze"),
 )
 _AVAILABILITY: Final = {
     "available": Availability.AVAILABLE,
@@ -108,6 +108,9 @@ class Acts:
             case "owner":
                 work = self._session.transfer(chat, user_id(arguments[0]))
                 return await self._try("The group can't be given away", work)
+            case "freeze" | "unfreeze":
+                work = self._session.update(chat, frozen=name == "freeze")
+                return await self._try("The group stays as it is", work)
             case "title":
                 work = self._session.update(chat, title=" ".join(arguments))
                 return await self._try("The title can't be changed", work)

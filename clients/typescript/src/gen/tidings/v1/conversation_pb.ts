@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/conversation.proto.
  */
 export const file_tidings_v1_conversation: GenFile = /*@__PURE__*/
-  fileDesc("Ch10aWRpbmdzL3YxL2NvbnZlcnNhdGlvbi5wcm90bxIKdGlkaW5ncy52MSKHAQoGTWVtYmVyEg8KB3VzZXJfaWQYASABKAkSJAoEcm9sZRgCIAEoDjIWLnRpZGluZ3MudjEuTWVtYmVyUm9sZRIQCghqb2luX3NlcRgDIAEoAxI0ChBtdXRlX2V4cGlyZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLKAwoMQ29udmVyc2F0aW9uEhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEhQKDHBlZXJfdXNlcl9pZBgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDG1lbWJlcl9jb3VudBgHIAEoAxIrCgtzY2FsZV9jbGFzcxgIIAEoDjIWLnRpZGluZ3MudjEuU2NhbGVDbGFzcxIQCghoZWFkX3NlcRgJIAEoAxIkCgRyb2xlGAogASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEhAKCGpvaW5fc2VxGAsgASgDEhAKCHJlYWRfc2VxGAwgASgDEhQKDHVucmVhZF9jb3VudBgNIAEoAxITCgtkZXNjcmlwdGlvbhgOIAEoCRIPCgdwaWN0dXJlGA8gASgJEhMKC2N1c3RvbV9kYXRhGBAgASgJImAKFENvbnZlcnNhdGlvblNldHRpbmdzEg0KBXRpdGxlGAEgASgJEhMKC2Rlc2NyaXB0aW9uGAIgASgJEg8KB3BpY3R1cmUYAyABKAkSEwoLY3VzdG9tX2RhdGEYBCABKAkqcAoQQ29udmVyc2F0aW9uS2luZBIhCh1DT05WRVJTQVRJT05fS0lORF9VTlNQRUNJRklFRBAAEhwKGENPTlZFUlNBVElPTl9LSU5EX0RJUkVDVBABEhsKF0NPTlZFUlNBVElPTl9LSU5EX0dST1VQEAIqoQEKCk1lbWJlclJvbGUSGwoXTUVNQkVSX1JPTEVfVU5TUEVDSUZJRUQQABIWChJNRU1CRVJfUk9MRV9NRU1CRVIQARIVChFNRU1CRVJfUk9MRV9PV05FUhACEhUKEU1FTUJFUl9ST0xFX0FETUlOEAMSGQoVTUVNQkVSX1JPTEVfTU9ERVJBVE9SEAQSFQoRTUVNQkVSX1JPTEVfR1VFU1QQBSpwCgpTY2FsZUNsYXNzEhsKF1NDQUxFX0NMQVNTX1VOU1BFQ0lGSUVEEAASFQoRU0NBTEVfQ0xBU1NfU01BTEwQARIVChFTQ0FMRV9DTEFTU19HUk9VUBACEhcKE1NDQUxFX0NMQVNTX0NIQU5ORUwQA2IGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("Ch10aWRpbmdzL3YxL2NvbnZlcnNhdGlvbi5wcm90bxIKdGlkaW5ncy52MSKHAQoGTWVtYmVyEg8KB3VzZXJfaWQYASABKAkSJAoEcm9sZRgCIAEoDjIWLnRpZGluZ3MudjEuTWVtYmVyUm9sZRIQCghqb2luX3NlcRgDIAEoAxI0ChBtdXRlX2V4cGlyZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKFBAoMQ29udmVyc2F0aW9uEhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEhQKDHBlZXJfdXNlcl9pZBgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDG1lbWJlcl9jb3VudBgHIAEoAxIrCgtzY2FsZV9jbGFzcxgIIAEoDjIWLnRpZGluZ3MudjEuU2NhbGVDbGFzcxIQCghoZWFkX3NlcRgJIAEoAxIkCgRyb2xlGAogASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEhAKCGpvaW5fc2VxGAsgASgDEhAKCHJlYWRfc2VxGAwgASgDEhQKDHVucmVhZF9jb3VudBgNIAEoAxITCgtkZXNjcmlwdGlvbhgOIAEoCRIPCgdwaWN0dXJlGA8gASgJEhMKC2N1c3RvbV9kYXRhGBAgASgJEg4KBmZyb3plbhgRIAEoCBIpCgZyaWdodHMYEiADKAsyGS50aWRpbmdzLnYxLlJpZ2h0T3ZlcnJpZGUidAoNUmlnaHRPdmVycmlkZRIkCgRyb2xlGAEgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEiwKBXJpZ2h0GAIgASgOMh0udGlkaW5ncy52MS5Db252ZXJzYXRpb25SaWdodBIPCgdhbGxvd2VkGAMgASgIIpsBChRDb252ZXJzYXRpb25TZXR0aW5ncxINCgV0aXRsZRgBIAEoCRITCgtkZXNjcmlwdGlvbhgCIAEoCRIPCgdwaWN0dXJlGAMgASgJEhMKC2N1c3RvbV9kYXRhGAQgASgJEg4KBmZyb3plbhgFIAEoCBIpCgZyaWdodHMYBiADKAsyGS50aWRpbmdzLnYxLlJpZ2h0T3ZlcnJpZGUqcAoQQ29udmVyc2F0aW9uS2luZBIhCh1DT05WRVJTQVRJT05fS0lORF9VTlNQRUNJRklFRBAAEhwKGENPTlZFUlNBVElPTl9LSU5EX0RJUkVDVBABEhsKF0NPTlZFUlNBVElPTl9LSU5EX0dST1VQEAIqoQEKCk1lbWJlclJvbGUSGwoXTUVNQkVSX1JPTEVfVU5TUEVDSUZJRUQQABIWChJNRU1CRVJfUk9MRV9NRU1CRVIQARIVChFNRU1CRVJfUk9MRV9PV05FUhACEhUKEU1FTUJFUl9ST0xFX0FETUlOEAMSGQoVTUVNQkVSX1JPTEVfTU9ERVJBVE9SEAQSFQoRTUVNQkVSX1JPTEVfR1VFU1QQBSpwCgpTY2FsZUNsYXNzEhsKF1NDQUxFX0NMQVNTX1VOU1BFQ0lGSUVEEAASFQoRU0NBTEVfQ0xBU1NfU01BTEwQARIVChFTQ0FMRV9DTEFTU19HUk9VUBACEhcKE1NDQUxFX0NMQVNTX0NIQU5ORUwQAyq6BAoRQ29udmVyc2F0aW9uUmlnaHQSIgoeQ09OVkVSU0FUSU9OX1JJR0hUX1VOU1BFQ0lGSUVEEAASGwoXQ09OVkVSU0FUSU9OX1JJR0hUX1JFQUQQARIbChdDT05WRVJTQVRJT05fUklHSFRfUE9TVBACEhsKF0NPTlZFUlNBVElPTl9SSUdIVF9FRElUEAMSHAoYQ09OVkVSU0FUSU9OX1JJR0hUX1JFQUNUEAQSHQoZQ09OVkVSU0FUSU9OX1JJR0hUX0RFTEVURRAFEiQKIENPTlZFUlNBVElPTl9SSUdIVF9ERUxFVEVfT1RIRVJTEAYSIgoeQ09OVkVSU0FUSU9OX1JJR0hUX0FERF9NRU1CRVJTEAcSJQohQ09OVkVSU0FUSU9OX1JJR0hUX1JFTU9WRV9NRU1CRVJTEAgSHAoYQ09OVkVSU0FUSU9OX1JJR0hUX0xFQVZFEAkSHQoZQ09OVkVSU0FUSU9OX1JJR0hUX1VQREFURRAKEiAKHENPTlZFUlNBVElPTl9SSUdIVF9TRVRfUk9MRVMQCxIbChdDT05WRVJTQVRJT05fUklHSFRfTVVURRAMEhoKFkNPTlZFUlNBVElPTl9SSUdIVF9CQU4QDRIdChlDT05WRVJTQVRJT05fUklHSFRfRlJFRVpFEA4SIgoeQ09OVkVSU0FUSU9OX1JJR0hUX1BPU1RfRlJPWkVOEA8SIQodQ09OVkVSU0FUSU9OX1JJR0hUX1NFVF9SSUdIVFMQEGIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * Member is one user's membership of a conversation.
@@ -175,6 +175,20 @@ export type Conversation = Message<"tidings.v1.Conversation"> & {
    * @generated from field: string custom_data = 16;
    */
   customData: string;
+
+  /**
+   * Whether it is frozen. See ConversationSettings.
+   *
+   * @generated from field: bool frozen = 17;
+   */
+  frozen: boolean;
+
+  /**
+   * Rights that are otherwise than by default. See ConversationSettings.
+   *
+   * @generated from field: repeated tidings.v1.RightOverride rights = 18;
+   */
+  rights: RightOverride[];
 };
 
 /**
@@ -183,6 +197,41 @@ export type Conversation = Message<"tidings.v1.Conversation"> & {
  */
 export const ConversationSchema: GenMessage<Conversation> = /*@__PURE__*/
   messageDesc(file_tidings_v1_conversation, 1);
+
+/**
+ * RightOverride gives a role a right in one conversation, or takes it away.
+ *
+ * @generated from message tidings.v1.RightOverride
+ */
+export type RightOverride = Message<"tidings.v1.RightOverride"> & {
+  /**
+   * The role, any but OWNER; otherwise INVALID_ARGUMENT. Roles above it are not changed.
+   *
+   * @generated from field: tidings.v1.MemberRole role = 1;
+   */
+  role: MemberRole;
+
+  /**
+   * The right, any but READ, LEAVE and SET_RIGHTS; otherwise INVALID_ARGUMENT.
+   *
+   * @generated from field: tidings.v1.ConversationRight right = 2;
+   */
+  right: ConversationRight;
+
+  /**
+   * Whether the role has it. Default: it has not.
+   *
+   * @generated from field: bool allowed = 3;
+   */
+  allowed: boolean;
+};
+
+/**
+ * Describes the message tidings.v1.RightOverride.
+ * Use `create(RightOverrideSchema)` to create a new message.
+ */
+export const RightOverrideSchema: GenMessage<RightOverride> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation, 2);
 
 /**
  * ConversationSettings is what can be changed of a group, each setting by itself: a field mask with the names of these fields goes
@@ -220,6 +269,22 @@ export type ConversationSettings = Message<"tidings.v1.ConversationSettings"> & 
    * @generated from field: string custom_data = 4;
    */
   customData: string;
+
+  /**
+   * Whether the conversation is frozen: only those with the right POST_FROZEN post, edit and react, all others are refused with
+   * FROZEN. Needs the right FREEZE.
+   *
+   * @generated from field: bool frozen = 5;
+   */
+  frozen: boolean;
+
+  /**
+   * Rights that roles have otherwise than by default, each role and right at most once, otherwise INVALID_ARGUMENT. They take the
+   * place of all that were given before. Needs the right SET_RIGHTS.
+   *
+   * @generated from field: repeated tidings.v1.RightOverride rights = 6;
+   */
+  rights: RightOverride[];
 };
 
 /**
@@ -227,7 +292,7 @@ export type ConversationSettings = Message<"tidings.v1.ConversationSettings"> & 
  * Use `create(ConversationSettingsSchema)` to create a new message.
  */
 export const ConversationSettingsSchema: GenMessage<ConversationSettings> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_conversation, 2);
+  messageDesc(file_tidings_v1_conversation, 3);
 
 /**
  * ConversationKind says how a conversation is made and who may join.
@@ -359,4 +424,137 @@ export enum ScaleClass {
  */
 export const ScaleClassSchema: GenEnum<ScaleClass> = /*@__PURE__*/
   enumDesc(file_tidings_v1_conversation, 2);
+
+/**
+ * ConversationRight is something that a member may be allowed to do. By default a role has the rights of all roles below it, and those
+ * that name it here.
+ *
+ * @generated from enum tidings.v1.ConversationRight
+ */
+export enum ConversationRight {
+  /**
+   * Not set; refused in requests with INVALID_ARGUMENT.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * To read. GUEST; it can't be taken away.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_READ = 1;
+   */
+  READ = 1,
+
+  /**
+   * To post messages. MEMBER.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_POST = 2;
+   */
+  POST = 2,
+
+  /**
+   * To edit own messages. MEMBER.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_EDIT = 3;
+   */
+  EDIT = 3,
+
+  /**
+   * To react to messages. GUEST.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_REACT = 4;
+   */
+  REACT = 4,
+
+  /**
+   * To delete own messages. GUEST.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_DELETE = 5;
+   */
+  DELETE = 5,
+
+  /**
+   * To delete messages of others. MODERATOR.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_DELETE_OTHERS = 6;
+   */
+  DELETE_OTHERS = 6,
+
+  /**
+   * To add members. ADMIN.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_ADD_MEMBERS = 7;
+   */
+  ADD_MEMBERS = 7,
+
+  /**
+   * To remove members. MODERATOR.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_REMOVE_MEMBERS = 8;
+   */
+  REMOVE_MEMBERS = 8,
+
+  /**
+   * To leave. GUEST; it can't be taken away.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_LEAVE = 9;
+   */
+  LEAVE = 9,
+
+  /**
+   * To change title, description, picture and custom data. ADMIN.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_UPDATE = 10;
+   */
+  UPDATE = 10,
+
+  /**
+   * To give roles. ADMIN.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_SET_ROLES = 11;
+   */
+  SET_ROLES = 11,
+
+  /**
+   * To mute members. MODERATOR.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_MUTE = 12;
+   */
+  MUTE = 12,
+
+  /**
+   * To ban members. MODERATOR.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_BAN = 13;
+   */
+  BAN = 13,
+
+  /**
+   * To freeze the conversation. ADMIN.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_FREEZE = 14;
+   */
+  FREEZE = 14,
+
+  /**
+   * To post, edit and react while the conversation is frozen. ADMIN.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_POST_FROZEN = 15;
+   */
+  POST_FROZEN = 15,
+
+  /**
+   * To change rights. OWNER; it can't be given away.
+   *
+   * @generated from enum value: CONVERSATION_RIGHT_SET_RIGHTS = 16;
+   */
+  SET_RIGHTS = 16,
+}
+
+/**
+ * Describes the enum tidings.v1.ConversationRight.
+ */
+export const ConversationRightSchema: GenEnum<ConversationRight> = /*@__PURE__*/
+  enumDesc(file_tidings_v1_conversation, 3);
 
