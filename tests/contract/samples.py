@@ -66,6 +66,6 @@ async def fill(store: Store, log: str, counts: Sequence[int], *, start: int = 1)
 def membership(user_id: str, as_of: int, *, current: bool = True) -> Membership:
     """A membership whose content tells its `as_of`."""
     removed = 0 if current else as_of
-    stays = (Interval(1, 1, 2), Interval(as_of, as_of - 1, removed))
+    stays = (Interval(1, 1, 2), Interval(as_of, as_of - 1, removed, as_of % 2))
     role = list(Role)[as_of % len(Role)]
     return Membership(user_id, role, as_of, stays, as_of % 3, as_of % 5)

@@ -18,6 +18,7 @@ from tidings import (
     MemberRemoved,
     MemberRole,
     MemberRoleSet,
+    Message,
     PermissionDenied,
     RightOverride,
 )
@@ -132,3 +133,20 @@ async def test_a_channel_in_which_few_post(serve: Serve) -> None:
         assert (conversation.rights, conversation.frozen) == ((), True)
         await alice.sdk.update_conversation(group, frozen=False)
         await (await bob.sdk.send(group, "now!")).sent()
+
+
+async def test_newcomers_read_what_came_before(serve: Serve) -> None:
+    server = await serve()
+    async with Watching(client(server.address, "alice")) as alice:
+        group = (await alice.sdk.create_group("Plan")).conversation_id
+        await (await alice.sdk.send(group, "before")).sent()
+        await alice.sdk.update_conversation(group, history_for_newcomers=True)
+        await alice.sdk.add_members(group, ["bob"])
+        await (await alice.sdk.send(group, "after")).sent()
+        async with Watching(client(server.address, "bob")) as bob:
+            await bob.until(lambda: bob.texts(group) == ["after"])
+            found = [entry async for entry in bob.sdk.history(group)]
+            assert [e.text for e in found if isinstance(e, Message)] == ["after", "before"]
+            (listed,) = [one async for one in bob.sdk.conversations()]
+            assert (listed.join_seq, listed.unread_count) == (1, 1)
+            assert listed.history_for_newcomers

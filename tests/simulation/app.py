@@ -91,9 +91,9 @@ class App:
                 )
 
     def _visible(self, log: str, first: int, last: int) -> list[int]:
-        """The positions from one to another that the user may see."""
+        """The positions from one to another that are to be sent to the user."""
         truth = self._truth().log(log)
-        return [seq for seq in range(first, last + 1) if truth.visible(self._user, seq)]
+        return [seq for seq in range(first, last + 1) if truth.due(self._user, seq)]
 
     def _truth(self) -> Truth:
         return self._truth_of(self.incarnation)

@@ -553,7 +553,7 @@ BUGS = {
             lambda: changed(
                 proposals.Add, "decide", "known.banned_until_ms > self.stamp", "not self.stamp"
             ),
-            100,
+            200,
         ),
         Bug(
             "role-not-written",

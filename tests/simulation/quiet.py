@@ -9,7 +9,7 @@ from tidings._ids import id_time_ms
 from tidings.v1 import chat_service_pb2, message_pb2
 
 from .became import erased, without_content
-from .rules import TEXTS, settings_at
+from .rules import FLAGS, TEXTS, settings_at
 from .sdk_device import SdkDevice
 from .truth import OPEN
 from .violation import Violation
@@ -119,9 +119,9 @@ class Quiet:
             expected = (
                 log.head,
                 len(log.members()),
-                stay.first,
+                stay.seen_from or stay.first,
                 MemberRole(log.roles[user]),
-                *(settings_at(log, log.head)[name] for name in (*TEXTS, "frozen")),
+                *(settings_at(log, log.head)[name] for name in (*TEXTS, *FLAGS)),
                 {tuple(right) for right in log.settings["rights"]},
                 read,
                 log.ordinal - max(stay.before, messages),
@@ -131,7 +131,7 @@ class Quiet:
                 conversation.member_count,
                 conversation.join_seq,
                 conversation.role,
-                *(getattr(conversation, name) for name in (*TEXTS, "frozen")),
+                *(getattr(conversation, name) for name in (*TEXTS, *FLAGS)),
                 {(one.role, one.right, one.allowed) for one in conversation.rights},
                 conversation.read_seq,
                 conversation.unread_count,

@@ -38,7 +38,8 @@ _LEAST = {2: 1, 3: 1, 4: 0, 5: 0, 6: 2, 7: 3, 8: 2, 10: 3, 11: 3, 12: 2, 13: 2, 
 _SETTING_NEEDS = {"frozen": _FREEZE, "rights": _SET_RIGHTS}
 _SPEAKING = ("message", "message_edited", "reaction_set")
 TEXTS = ("title", "description", "picture", "custom_data")
-SETTINGS = (*TEXTS, "frozen", "rights")
+FLAGS = ("frozen", "history_for_newcomers")
+SETTINGS = (*TEXTS, *FLAGS, "rights")
 
 
 def rank(log: Log, user: str) -> int:
@@ -136,7 +137,7 @@ def settings_at(log: Log, end: int) -> dict[str, Any]:
 
 def no_settings() -> dict[str, Any]:
     """The settings of a conversation of which nothing is said."""
-    return {**dict.fromkeys(TEXTS, ""), "frozen": False, "rights": ()}
+    return {**dict.fromkeys(TEXTS, ""), **dict.fromkeys(FLAGS, False), "rights": ()}
 
 
 def change_settings(settings: dict[str, Any], entry: entry_pb2.Entry) -> None:
@@ -162,7 +163,7 @@ def told(log: Log, user: str, conversation: conversation_pb2.Conversation, who: 
     """A user is told of a conversation. Raises Violation when it is another than the entries say up to its head."""
     where = f"{log.name} as of {conversation.head_seq}"
     stays = log.stays.get(user)
-    if not stays or not stays[0].first <= conversation.head_seq <= log.visible_end(user):
+    if not stays or not log.visible(user, conversation.head_seq):
         raise Violation("I9", f"{who} is told of {where}")
     expected = settings_at(log, conversation.head_seq)
     got = {name: _value(getattr(conversation, name)) for name in SETTINGS}

@@ -29,7 +29,7 @@ from .call_watch import CallWatch
 from .clock import SimClock
 from .loop import Process, SimLoop
 from .network import DeviceEnd, Network
-from .rules import TEXTS
+from .rules import FLAGS, TEXTS
 from .state_store import DeviceDisk, SimStateStore
 from .stream_watch import StreamWatch
 from .violation import Violation
@@ -333,7 +333,7 @@ class SdkDevice:
                     name: rng.choice(("", "a", f"{self.name}")) for name in names
                 }
                 if not names or rng.random() < 0.3:
-                    changes["frozen"] = rng.random() < 0.3
+                    changes[rng.choice(FLAGS)] = rng.random() < 0.4
                 await client.update_conversation(conversation, **changes)
             case "rights":
                 roles = rng.sample([r for r in MemberRole if r not in (0, MemberRole.OWNER)], 2)
@@ -353,7 +353,7 @@ class SdkDevice:
                     until = datetime.fromtimestamp(self.clock.now_ms() / 1000 + seconds, UTC)
                 set_it = client.set_mute if what == "mute" else client.set_ban
                 await set_it(conversation, users[0], until)
-                if what == "ban" and rng.random() < 0.5:
+                if what == "ban" and rng.random() < 0.8:
                     await client.add_members(conversation, users)
             case "transfer":
                 await client.transfer_ownership(conversation, users[0])

@@ -111,7 +111,7 @@ class StreamWatch:
         for name in truth.names_visible_to(self.user):
             log = truth.log(name)
             end = min(log.visible_end(self.user), known.get(name, 0))
-            while end and not log.visible(self.user, end):
+            while end and not log.due(self.user, end):
                 end -= 1
             self._due[name] = end
 
@@ -193,8 +193,8 @@ class StreamWatch:
                 "I5", f"{self.who}: skip {name}:{first}..{last}, the head is {log.head}"
             )
         for seq in range(first, last + 1):
-            if log.visible(self.user, seq):
-                raise Violation("I5", f"{self.who}: {name}:{seq} is skipped, and visible")
+            if log.due(self.user, seq):
+                raise Violation("I5", f"{self.who}: {name}:{seq} is skipped, and due")
 
     def _sync_complete(self) -> None:
         self.synced = True

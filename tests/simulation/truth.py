@@ -29,6 +29,8 @@ class Stay:
     before: int
     """The number of messages before it."""
     last: int = OPEN
+    seen_from: int = 0
+    """Where what came before is theirs to read, 0 for nowhere. It is not sent to them."""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,14 @@ class Log:
         """Whether a user may see a position."""
         if self.name.startswith("inbox:"):
             return self.name == f"inbox:{user}"
+        return any(
+            (stay.seen_from or stay.first) <= seq <= stay.last for stay in self.stays.get(user, ())
+        )
+
+    def due(self, user: str, seq: int) -> bool:
+        """Whether a position is to be sent to the devices of a user."""
+        if self.name.startswith("inbox:"):
+            return self.visible(user, seq)
         return any(stay.first <= seq <= stay.last for stay in self.stays.get(user, ()))
 
     def visible_end(self, user: str) -> int:
@@ -85,11 +95,7 @@ class Log:
         """The positions that a user may see."""
         if self.name.startswith("inbox:"):
             return list(range(1, self.head + 1))
-        return [
-            seq
-            for stay in self.stays.get(user, ())
-            for seq in range(stay.first, min(stay.last, self.head) + 1)
-        ]
+        return [seq for seq in range(1, self.head + 1) if self.visible(user, seq)]
 
 
 class Truth:
@@ -186,6 +192,8 @@ class Truth:
         allowed(log, entry, where)
         self._decided(log, entry, where)
         if kind == "members_added":
+            if entry.members_added.with_history != log.settings["history_for_newcomers"]:
+                raise Violation("decision", f"{where}: {entry.members_added}")
             self._join(log, entry, entry.members_added.members, where)
         elif kind == "member_removed":
             removed = entry.member_removed.user_id
@@ -202,7 +210,8 @@ class Truth:
             if log.is_member(member.user_id):
                 raise Violation("decision", f"{where}: {member.user_id} was a member already")
             stays = log.stays.setdefault(member.user_id, [])
-            stays.append(Stay(entry.seq, log.ordinal))
+            seen_from = int(entry.members_added.with_history)
+            stays.append(Stay(entry.seq, log.ordinal, seen_from=seen_from))
 
 
 class WatchedDisk(MemoryDisk):

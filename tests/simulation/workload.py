@@ -30,7 +30,7 @@ _SDK_ACTIONS = {
     "role": 6,
     "transfer": 2,
     "mute": 4,
-    "ban": 4,
+    "ban": 6,
     "look": 4,
 }
 _RUDE_ACTIONS = {

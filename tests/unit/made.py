@@ -57,7 +57,11 @@ role_changes = st.lists(
 overrides = st.lists(st.tuples(roles.map(int), st.integers(1, 16), st.booleans()), max_size=3).map(
     lambda some: tuple(sorted(some))
 )
-values: dict[str, st.SearchStrategy[object]] = {"frozen": st.booleans(), "rights": overrides}
+values: dict[str, st.SearchStrategy[object]] = {
+    "frozen": st.booleans(),
+    "rights": overrides,
+    "history_for_newcomers": st.booleans(),
+}
 changes = st.lists(st.sampled_from(SETTINGS), unique=True).flatmap(
     lambda names: st.tuples(
         *(st.tuples(st.just(n), values.get(n, texts)) for n in SETTINGS if n in names)
@@ -76,7 +80,7 @@ bodies: st.SearchStrategy[Body] = st.one_of(
     st.builds(MessageDeleted, positions),
     st.builds(ReactionSet, positions, texts, texts),
     st.builds(ConversationCreated, kinds, texts, members),
-    st.builds(MembersAdded, members),
+    st.builds(MembersAdded, members, st.booleans()),
     st.builds(MemberRemoved, user_ids, st.none() | roles, st.just(0) | times),
     st.builds(MemberMuted, user_ids, st.just(0) | times),
     st.builds(MemberBanned, user_ids, st.just(0) | times),

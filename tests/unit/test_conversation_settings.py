@@ -48,7 +48,16 @@ async def seen(world: World, user: str, log: str) -> tuple[str, str, str, str]:
 
 def test_settings_have_one_list() -> None:
     assert {f.name for f in ConversationSettings.DESCRIPTOR.fields} == set(SETTINGS)
-    assert set(SETTINGS) == set(SETTING_RIGHTS) == {*MAX_BYTES, "frozen", "rights"}
+    assert (
+        set(SETTINGS)
+        == set(SETTING_RIGHTS)
+        == {
+            *MAX_BYTES,
+            "frozen",
+            "rights",
+            "history_for_newcomers",
+        }
+    )
     assert set(SETTINGS) <= set(ConversationState.__dataclass_fields__)
 
 

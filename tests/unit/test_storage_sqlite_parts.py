@@ -249,7 +249,8 @@ def test_intervals_come_back() -> None:
 
 @pytest.mark.parametrize("role", Role)
 def test_what_the_first_version_does_not_know_comes_back(role: Role) -> None:
-    known = Membership("ann", role, 9, (Interval(1, 0),), 17 * (role % 2), 18 * (role % 3))
+    stays = (Interval(1, 0, 5), Interval(9, 4, from_seq=role % 2))
+    known = Membership("ann", role, 9, stays, 17 * (role % 2), 18 * (role % 3))
     # The first version reads this column, and knows two roles.
     stored = dump_role(role)
     assert stored in (1, 2)

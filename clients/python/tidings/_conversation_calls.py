@@ -190,6 +190,7 @@ class ConversationOperations(abc.ABC):
         custom_data: str | None = None,
         frozen: bool | None = None,
         rights: Iterable[models.RightOverride] | None = None,
+        history_for_newcomers: bool | None = None,
         request_id: str | None = None,
     ) -> int:
         """Change settings of a group; what is None stays as it is.
@@ -202,6 +203,7 @@ class ConversationOperations(abc.ABC):
             custom_data: Data of an integrator, at most 2,048 bytes of UTF-8.
             frozen: Whether only those with the right POST_FROZEN may post, edit and react.
             rights: Rights that are otherwise than by default, in the place of all that were given before.
+            history_for_newcomers: Whether those who are added from here on may read what came before, from history.
             request_id: A UUIDv7 that names the change; made here if not given.
 
         Returns:
@@ -213,6 +215,7 @@ class ConversationOperations(abc.ABC):
             "picture": picture,
             "custom_data": custom_data,
             "frozen": frozen,
+            "history_for_newcomers": history_for_newcomers,
             "rights": None
             if rights is None
             else [

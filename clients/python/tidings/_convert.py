@@ -124,6 +124,7 @@ def conversation_of(conversation: conversation_pb2.Conversation) -> models.Conve
         custom_data=conversation.custom_data,
         frozen=conversation.frozen,
         rights=_rights_of(conversation.rights),
+        history_for_newcomers=conversation.history_for_newcomers,
     )
 
 
@@ -340,6 +341,9 @@ def entry_of(
             custom_data=settings.custom_data if "custom_data" in changed else None,
             frozen=settings.frozen if "frozen" in changed else None,
             rights=_rights_of(settings.rights) if "rights" in changed else None,
+            history_for_newcomers=(
+                settings.history_for_newcomers if "history_for_newcomers" in changed else None
+            ),
         )
     if body == "conversation_joined":
         joined = entry.conversation_joined

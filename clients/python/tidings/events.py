@@ -244,6 +244,7 @@ class ConversationUpdated(LogEntry):
         custom_data: Data of an integrator.
         frozen: Whether only few may post.
         rights: Rights that are otherwise than by default, all of them.
+        history_for_newcomers: Whether those who are added from here on may read what came before.
     """
 
     title: str | None = None
@@ -252,6 +253,7 @@ class ConversationUpdated(LogEntry):
     custom_data: str | None = None
     frozen: bool | None = None
     rights: tuple[RightOverride, ...] | None = None
+    history_for_newcomers: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,6 +160,7 @@ class Conversation:
         custom_data: Data of an integrator.
         frozen: Whether only few may post.
         rights: Rights that are otherwise than by default.
+        history_for_newcomers: Whether those who are added may read what came before.
     """
 
     conversation_id: str
@@ -180,6 +181,7 @@ class Conversation:
     custom_data: str = ""
     frozen: bool = False
     rights: tuple[RightOverride, ...] = ()
+    history_for_newcomers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

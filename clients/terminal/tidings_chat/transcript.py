@@ -293,6 +293,9 @@ def _updated(entry: ConversationUpdated) -> str:
         return f"described the group: {one_line(entry.description)}"
     if entry.frozen is not None:
         return "froze the group" if entry.frozen else "let people write here again"
+    if entry.history_for_newcomers is not None:
+        shown = "shows" if entry.history_for_newcomers else "does not show"
+        return f"{shown} new members what was said before"
     if entry.rights is not None:
         return "changed who may do what here"
     return "changed what is said of the group"

@@ -183,7 +183,7 @@ def _visible(e: Evidence, seq: int) -> DeliveryFact:
     if membership is None:
         text = "The user never was a member."
         return DeliveryFact(Step.VISIBLE, NO, text, source, FactCause.NEVER_A_MEMBER)
-    if membership.visible(seq):
+    if membership.due(seq):
         stay = next(i for i in reversed(membership.intervals) if i.join_seq <= seq)
         text = f"The user was a member, since {stay.join_seq}."
         return DeliveryFact(Step.VISIBLE, YES, text, source, seq=stay.join_seq)

@@ -34,7 +34,8 @@ def encode_change(entry: entry_pb2.Entry, seq: int, body: Body) -> None:
             created.title = title
             for m in members:
                 created.members.add(user_id=m.user_id, role=m.role.value, join_seq=seq)
-        case MembersAdded(members):
+        case MembersAdded(members, with_history):
+            entry.members_added.with_history = with_history
             for m in members:
                 entry.members_added.members.add(user_id=m.user_id, role=m.role.value, join_seq=seq)
         case MemberRemoved(user_id, role, banned_until_ms):
@@ -75,7 +76,8 @@ def decode_change(entry: entry_pb2.Entry) -> Body:
                 ConversationKind(created.kind), created.title, _members(created.members)
             )
         case "members_added":
-            return MembersAdded(_members(entry.members_added.members))
+            added = entry.members_added
+            return MembersAdded(_members(added.members), added.with_history)
         case "member_removed":
             removed = entry.member_removed
             banned_until_ms = to_ms(removed.ban_expire_time)

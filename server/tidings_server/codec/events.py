@@ -118,6 +118,7 @@ def _conversation(v: c.ConversationView) -> conversation_pb2.Conversation:
         custom_data=v.custom_data,
         frozen=v.frozen,
         rights=to_overrides(v.rights),
+        history_for_newcomers=v.history_for_newcomers,
     )
 
 

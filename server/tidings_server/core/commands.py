@@ -363,6 +363,7 @@ class ConversationView:
     custom_data: str = ""
     frozen: bool = False
     rights: tuple[RightOverride, ...] = ()
+    history_for_newcomers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

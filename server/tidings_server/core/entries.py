@@ -39,7 +39,15 @@ RightOverride = tuple[int, int, bool]
 Setting = tuple[str, str | bool | tuple[RightOverride, ...]]
 """A setting of a conversation and its value."""
 
-SETTINGS = ("title", "description", "picture", "custom_data", "frozen", "rights")
+SETTINGS = (
+    "title",
+    "description",
+    "picture",
+    "custom_data",
+    "frozen",
+    "rights",
+    "history_for_newcomers",
+)
 """What can be changed of a conversation: fields of `tidings.v1.ConversationSettings`, and of `ConversationState`."""
 
 
@@ -71,9 +79,10 @@ class ConversationCreated:
 
 @dataclass(frozen=True, slots=True)
 class MembersAdded:
-    """Users became members."""
+    """Users became members. `with_history`: they may read what came before."""
 
     members: tuple[NewMember, ...]
+    with_history: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,19 @@ class Interval:
     """One stay: positions `join_seq .. removed_seq`, both visible; `removed_seq` is 0 while it
     lasts.
 
-    `join_ordinal` is the number of messages before it.
+    `join_ordinal` is the number of messages before it. What came before is visible from `from_seq` on, unless that
+    is 0; it is not sent on streams.
     """
 
     join_seq: int
     join_ordinal: int
     removed_seq: int = 0
+    from_seq: int = 0
+
+    @property
+    def first_seq(self) -> int:
+        """The first visible position."""
+        return self.from_seq or self.join_seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +68,25 @@ class Membership:
     def visible(self, seq: int) -> bool:
         """Whether the user may see the entry at a position."""
         return any(
+            i.first_seq <= seq and (not i.removed_seq or seq <= i.removed_seq)
+            for i in self.intervals
+        )
+
+    def due(self, seq: int) -> bool:
+        """Whether the entry at a position is sent to the user's devices: that of a stay."""
+        return any(
             i.join_seq <= seq and (not i.removed_seq or seq <= i.removed_seq)
             for i in self.intervals
         )
 
     def ranges(self, first: int, last: int) -> list[tuple[int, int]]:
         """The visible parts of the positions `first .. last`, ascending."""
-        parts = []
+        parts: list[tuple[int, int]] = []
         for i in self.intervals:
-            low, high = max(first, i.join_seq), min(last, i.removed_seq or last)
+            low, high = max(first, i.first_seq), min(last, i.removed_seq or last)
+            # What came before a stay may have been seen in an earlier one.
+            while parts and parts[-1][1] >= low:
+                low = min(low, parts.pop()[0])
             if low <= high:
                 parts.append((low, high))
         return parts
@@ -99,12 +116,13 @@ def fold_membership(before: Membership | None, entry: Entry, user_id: str) -> Me
         return before
     match entry.body:
         case ConversationCreated(members=members) | MembersAdded(members=members):
+            all_of_it = isinstance(entry.body, MembersAdded) and entry.body.with_history
             role = next((m.role for m in members if m.user_id == user_id), None)
             if role is None:
                 return before
             if before is not None and before.current:
                 return replace(before, as_of=entry.seq)
-            stay = Interval(entry.seq, entry.ordinal)
+            stay = Interval(entry.seq, entry.ordinal, from_seq=int(all_of_it))
             if before is None:
                 return Membership(user_id, role, entry.seq, (stay,))
             stays = (*before.intervals, stay)

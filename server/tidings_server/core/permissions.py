@@ -99,6 +99,7 @@ SETTING_RIGHTS: dict[str, Right] = {
     **dict.fromkeys(("title", "description", "picture", "custom_data"), Right.UPDATE),
     "frozen": Right.FREEZE,
     "rights": Right.SET_RIGHTS,
+    "history_for_newcomers": Right.UPDATE,
 }
 """The right that a change of each setting needs."""
 

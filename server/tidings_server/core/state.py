@@ -54,6 +54,7 @@ class ConversationState:
     owner_count: int = 1
     frozen: bool = False
     rights: tuple[RightOverride, ...] = ()
+    history_for_newcomers: bool = False
 
     def as_left(self, last_seq: int) -> ConversationState:
         """What somebody is told of it whose last position is this: no settings, if one was changed since."""
@@ -77,6 +78,7 @@ _LATER = (
     "owner_count",
     "frozen",
     "rights",
+    "history_for_newcomers",
 )
 """Fields that the first version does not know."""
 

@@ -270,7 +270,7 @@ class Conversations:
             member_count=state.member_count if membership.current else 0,
             head_seq=membership.last_visible or view.head,
             role=membership.role if membership.current else None,
-            join_seq=membership.join_seq,
+            join_seq=membership.intervals[-1].first_seq,
             read_seq=receipt.read_seq,
             unread_count=max(unread, 0),
             description=told.description,
@@ -278,6 +278,7 @@ class Conversations:
             custom_data=told.custom_data,
             frozen=told.frozen,
             rights=told.rights,
+            history_for_newcomers=told.history_for_newcomers,
         )
 
 

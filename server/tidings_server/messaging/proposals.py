@@ -294,7 +294,7 @@ class Add(Proposal):
                 f"A group has at most {self.max_members:,} members.",
                 field="members",
             )
-        return MembersAdded(tuple(new))
+        return MembersAdded(tuple(new), state.history_for_newcomers)
 
     def same_as(self, body: Body) -> bool:
         """See `Proposal`. Those who were members already are not in the entry."""

@@ -6,6 +6,7 @@ import functools
 import json
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from tidings_server.core.entries import Role
 from tidings_server.core.memberships import Interval, Membership
@@ -33,6 +34,8 @@ def dump_details(membership: Membership) -> str:
         details["muted"] = membership.muted_until_ms
     if membership.banned_until_ms:
         details["banned"] = membership.banned_until_ms
+    if any(stay.from_seq for stay in membership.intervals):
+        details["from"] = [stay.from_seq for stay in membership.intervals]
     return json.dumps(details) if details else ""
 
 
@@ -43,7 +46,11 @@ def load_membership(
     more = json.loads(details) if details else {}
     role = more.get("role", role)
     muted, banned = more.get("muted", 0), more.get("banned", 0)
-    return Membership(user_id, Role(role), as_of, _stays(intervals), muted, banned)
+    stays = _stays(intervals)
+    if "from" in more:
+        pairs = zip(stays, more["from"], strict=True)
+        stays = tuple(replace(stay, from_seq=from_seq) for stay, from_seq in pairs)
+    return Membership(user_id, Role(role), as_of, stays, muted, banned)
 
 
 @functools.lru_cache(maxsize=4096)

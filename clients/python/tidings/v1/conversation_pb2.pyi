@@ -254,6 +254,7 @@ class Conversation(_message.Message):
     CUSTOM_DATA_FIELD_NUMBER: _builtins.int
     FROZEN_FIELD_NUMBER: _builtins.int
     RIGHTS_FIELD_NUMBER: _builtins.int
+    HISTORY_FOR_NEWCOMERS_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The id, a UUID in lower-case text form."""
     kind: Global___ConversationKind.ValueType
@@ -286,6 +287,8 @@ class Conversation(_message.Message):
     """Data of an integrator. See ConversationSettings."""
     frozen: _builtins.bool
     """Whether it is frozen. See ConversationSettings."""
+    history_for_newcomers: _builtins.bool
+    """Whether those who join may read what came before. See ConversationSettings."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -319,10 +322,11 @@ class Conversation(_message.Message):
         custom_data: _builtins.str = ...,
         frozen: _builtins.bool = ...,
         rights: _abc.Iterable[Global___RightOverride] | None = ...,
+        history_for_newcomers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "custom_data", b"custom_data", "description", b"description", "frozen", b"frozen", "head_seq", b"head_seq", "join_seq", b"join_seq", "kind", b"kind", "member_count", b"member_count", "peer_user_id", b"peer_user_id", "picture", b"picture", "read_seq", b"read_seq", "rights", b"rights", "role", b"role", "scale_class", b"scale_class", "title", b"title", "unread_count", b"unread_count", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "custom_data", b"custom_data", "description", b"description", "frozen", b"frozen", "head_seq", b"head_seq", "history_for_newcomers", b"history_for_newcomers", "join_seq", b"join_seq", "kind", b"kind", "member_count", b"member_count", "peer_user_id", b"peer_user_id", "picture", b"picture", "read_seq", b"read_seq", "rights", b"rights", "role", b"role", "scale_class", b"scale_class", "title", b"title", "unread_count", b"unread_count", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -372,6 +376,7 @@ class ConversationSettings(_message.Message):
     CUSTOM_DATA_FIELD_NUMBER: _builtins.int
     FROZEN_FIELD_NUMBER: _builtins.int
     RIGHTS_FIELD_NUMBER: _builtins.int
+    HISTORY_FOR_NEWCOMERS_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """The title, at most 256 bytes of UTF-8; otherwise INVALID_ARGUMENT. Needs the right UPDATE."""
     description: _builtins.str
@@ -388,6 +393,10 @@ class ConversationSettings(_message.Message):
     """Whether the conversation is frozen: only those with the right POST_FROZEN post, edit and react, all others are refused with
     FROZEN. Needs the right FREEZE.
     """
+    history_for_newcomers: _builtins.bool
+    """Whether those who are added from here on may read all that came before, from history: on streams nothing of it is sent. Who is
+    a member already sees what they saw. Needs the right UPDATE.
+    """
     @_builtins.property
     def rights(self) -> _containers.RepeatedCompositeFieldContainer[Global___RightOverride]:
         """Rights that roles have otherwise than by default, each role and right at most once, otherwise INVALID_ARGUMENT. They take the
@@ -403,10 +412,11 @@ class ConversationSettings(_message.Message):
         custom_data: _builtins.str = ...,
         frozen: _builtins.bool = ...,
         rights: _abc.Iterable[Global___RightOverride] | None = ...,
+        history_for_newcomers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom_data", b"custom_data", "description", b"description", "frozen", b"frozen", "picture", b"picture", "rights", b"rights", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom_data", b"custom_data", "description", b"description", "frozen", b"frozen", "history_for_newcomers", b"history_for_newcomers", "picture", b"picture", "rights", b"rights", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -94,7 +94,7 @@ class Entry(_message.Message):
 
     @_builtins.property
     def members_added(self) -> Global___MembersAdded:
-        """Users became members. Only they see it and what follows it, besides those who were members before."""
+        """Users became members. They see it and what follows it; what came before only if it says so."""
 
     @_builtins.property
     def member_removed(self) -> Global___MemberRemoved:
@@ -279,6 +279,9 @@ class MembersAdded(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MEMBERS_FIELD_NUMBER: _builtins.int
+    WITH_HISTORY_FIELD_NUMBER: _builtins.int
+    with_history: _builtins.bool
+    """Whether they may read what came before, from history."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[_conversation_pb2.Member]:
         """Those who joined, at most 500. Users who were members already are not in it."""
@@ -287,10 +290,11 @@ class MembersAdded(_message.Message):
         self,
         *,
         members: _abc.Iterable[_conversation_pb2.Member] | None = ...,
+        with_history: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "with_history", b"with_history"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

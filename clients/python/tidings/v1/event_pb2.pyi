@@ -439,7 +439,9 @@ Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class Skipped(_message.Message):
-    """Skipped passes over positions that the user may not see: before joining, or between a removal and a return."""
+    """Skipped passes over positions that are not sent: before joining, or between a removal and a return. The user may not see them,
+    or they were added with the right to read them from history.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

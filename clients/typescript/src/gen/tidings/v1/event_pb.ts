@@ -529,7 +529,8 @@ export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
   messageDesc(file_tidings_v1_event, 6);
 
 /**
- * Skipped passes over positions that the user may not see: before joining, or between a removal and a return.
+ * Skipped passes over positions that are not sent: before joining, or between a removal and a return. The user may not see them,
+ * or they were added with the right to read them from history.
  *
  * @generated from message tidings.v1.Skipped
  */
