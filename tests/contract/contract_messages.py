@@ -9,7 +9,7 @@ from tests.contract.contract_base import MEGABYTE, OnAMedium, all_pages
 from tests.contract.contract_rows import USERS_IN_ORDER
 from tests.contract.samples import LOG, OTHER, append_of, fill, page
 from tidings_server.core.pages import BUCKET_SIZE, rewritten
-from tidings_server.storage.base import APPLIED, OverlayRow, ReactionRow, Store
+from tidings_server.storage.base import APPLIED, MentionRow, OverlayRow, ReactionRow, Store
 
 
 class MessageContract(OnAMedium):
@@ -130,3 +130,46 @@ class MessageContract(OnAMedium):
         assert found == there
         assert await store.list_reactions(LOG, 5, after_user="", limit=0) == []
         assert await store.list_reactions(LOG, 4, after_user="", limit=9) == []
+
+    # Mentions
+
+    async def test_the_newer_mention_wins_in_any_order(self, store: Store) -> None:
+        old, new = MentionRow("ann", 7, 7, "bob"), MentionRow("ann", 7, 12, "")
+        back = MentionRow("ann", 7, 15, "bob")
+        for n, order in enumerate(itertools.permutations([old, new, old])):
+            log = f"log {n}"
+            for row in order:
+                await store.put_mentions(log, [row])
+            assert await store.mentions(log, "ann", after=0, limit=9) == []
+            await store.put_mentions(log, [back, new])
+            assert await store.mentions(log, "ann", after=0, limit=9) == [back]
+            await store.put_mentions(f"{log} at once", order)
+            assert await store.mentions(f"{log} at once", "ann", after=0, limit=9) == []
+        await store.put_mentions(LOG, [old])
+        await store.put_mentions(LOG, [replace(old, author="z")])
+        assert await store.mentions(LOG, "ann", after=0, limit=9) == [old]
+        await store.put_mentions(LOG, [])
+
+    async def test_mentions_are_listed_by_position_without_those_taken_back(
+        self, store: Store
+    ) -> None:
+        seqs = [*range(3, 150), BUCKET_SIZE + 5, 2**40]
+        rows = [MentionRow("ann", seq, seq, "bob" if seq % 3 else "") for seq in seqs]
+        everybody = MentionRow("", 5, 5, "bob")
+        await store.put_mentions(LOG, [*rows[::-1], everybody, MentionRow("bob", 4, 9, "ann")])
+        there = [row for row in rows if row.author]
+        assert await store.mentions(LOG, "ann", after=0, limit=1000) == there
+        assert await store.mentions(LOG, "", after=0, limit=1000) == [everybody]
+        assert await store.mentions(LOG, "ann", after=100, limit=1000) == [
+            row for row in there if row.seq > 100
+        ]
+        found: list[MentionRow] = []
+        after = 0
+        while part := await store.mentions(LOG, "ann", after=after, limit=7):
+            assert len(part) <= 7
+            found += part
+            after = part[-1].seq
+        assert found == there
+        assert await store.mentions(LOG, "ann", after=0, limit=0) == []
+        assert await store.mentions(LOG, "nobody", after=0, limit=9) == []
+        assert await store.mentions(OTHER, "ann", after=0, limit=9) == []

@@ -17,6 +17,7 @@ from tidings_server.storage.base import (
     APPLIED,
     Append,
     CursorRow,
+    MentionRow,
     Outcome,
     OverlayRow,
     PresenceRow,
@@ -71,6 +72,20 @@ puts = st.one_of(
         logs,
         st.lists(
             st.builds(ReactionRow, small, users, small, st.sampled_from(["", "👍", "x"])),
+            max_size=4,
+        ),
+    ),
+    st.tuples(
+        st.just("put_mentions"),
+        logs,
+        st.lists(
+            st.builds(
+                MentionRow,
+                st.sampled_from(("", *USERS)),
+                small,
+                small,
+                st.sampled_from(["", "ann", "bob"]),
+            ),
             max_size=4,
         ),
     ),
@@ -281,6 +296,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert run(store.reactions_of(log, user, some)) == oracle.reactions_of(log, user, some)
         listed = run(store.list_reactions(log, limit, after_user=user, limit=limit))
         assert listed == oracle.list_reactions(log, limit, user, limit)
+        for whom in (user, ""):
+            found = run(store.mentions(log, whom, after=last % 7, limit=limit))
+            assert found == oracle.mentions(log, whom, last % 7, limit)
 
     @rule(user=users, some=st.lists(logs))
     def read_user(self, user: str, some: list[str]) -> None:

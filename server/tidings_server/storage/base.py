@@ -196,6 +196,18 @@ class ReactionRow:
     reaction: str
 
 
+@record(frozen=True, slots=True)
+class MentionRow:
+    """A user, or everybody for '', is mentioned in the message at `seq` of `author`, by what is folded up to position
+    `as_of`; an empty author: the mention was taken back.
+    """
+
+    user_id: str
+    seq: int
+    as_of: int
+    author: str
+
+
 class Store(ABC):
     """A store of logs, memberships, registers and presence. One instance serves one event loop."""
 
@@ -343,6 +355,16 @@ class Store(ABC):
     ) -> list[ReactionRow]:
         """The first `limit` rows for a message whose user id is greater than `after_user`, in code point order,
         without those that were taken back.
+        """
+
+    @abstractmethod
+    async def put_mentions(self, log: str, rows: Sequence[MentionRow]) -> None:
+        """Writes mentions. For each (user, message) the larger `as_of` wins."""
+
+    @abstractmethod
+    async def mentions(self, log: str, user_id: str, *, after: int, limit: int) -> list[MentionRow]:
+        """The first `limit` rows of exactly this user id for messages after a position, ascending, without those that
+        were taken back.
         """
 
     # Intents

@@ -14,6 +14,7 @@ from tidings_server.storage.base import (
     Conflict,
     CursorRow,
     Head,
+    MentionRow,
     Outcome,
     OverlayRow,
     PageIds,
@@ -54,6 +55,7 @@ class MemoryDisk:
         self._intents: dict[str, dict[int, set[str]]] = {}
         self._overlays: dict[str, dict[int, OverlayRow]] = {}
         self._reactions: dict[tuple[str, int], dict[str, ReactionRow]] = {}
+        self._mentions: dict[tuple[str, str], dict[int, MentionRow]] = {}
 
     def backup(self) -> MemoryDisk:
         """A copy as of now; a store opened on it is another incarnation."""
@@ -157,6 +159,17 @@ class MemoryDisk:
         stored = self._reactions.get((log, seq), {})
         found = [stored[user] for user in sorted(stored) if user > after_user]
         return [row for row in found if row.reaction][:limit]
+
+    def put_mentions(self, log: str, rows: Sequence[MentionRow]) -> None:
+        for row in rows:
+            stored = self._mentions.setdefault((log, row.user_id), {})
+            if row.seq not in stored or row.as_of > stored[row.seq].as_of:
+                stored[row.seq] = row
+
+    def mentions(self, log: str, user_id: str, after: int, limit: int) -> list[MentionRow]:
+        stored = self._mentions.get((log, user_id), {})
+        found = [stored[seq] for seq in sorted(stored) if seq > after]
+        return [row for row in found if row.author][:limit]
 
     # Intents
 

@@ -14,6 +14,7 @@ from tidings_server.storage.base import (
     Append,
     CursorRow,
     Head,
+    MentionRow,
     Outcome,
     OverlayRow,
     PageIds,
@@ -156,6 +157,14 @@ class MemoryStore(Store):
     ) -> list[ReactionRow]:
         return await self._call(
             "list_reactions", log, partial(self._disk.list_reactions, log, seq, after_user, limit)
+        )
+
+    async def put_mentions(self, log: str, rows: Sequence[MentionRow]) -> None:
+        await self._call("put_mentions", log, partial(self._disk.put_mentions, log, tuple(rows)))
+
+    async def mentions(self, log: str, user_id: str, *, after: int, limit: int) -> list[MentionRow]:
+        return await self._call(
+            "mentions", log, partial(self._disk.mentions, log, user_id, after, limit)
         )
 
     # Intents

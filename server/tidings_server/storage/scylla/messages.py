@@ -1,6 +1,6 @@
-"""What became of messages: overlays and reactions, in which the larger `as_of` wins, and the rewriting of pages.
+"""What became of messages: overlays, reactions and mentions, of which the larger `as_of` wins, and rewriting.
 
-Overlays and reactions are written as `registers` writes memberships, and for the same reasons.
+They are written as `registers` writes memberships, and for the same reasons.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from tidings_server.core.pages import Page, bucket_of
-from tidings_server.storage.base import OverlayRow, ReactionRow, StoreUnavailable
+from tidings_server.storage.base import MentionRow, OverlayRow, ReactionRow, StoreUnavailable
 from tidings_server.storage.scylla.connection import CONDITIONAL
 from tidings_server.storage.scylla.courier import Courier
 from tidings_server.storage.scylla.heads import bucket_end
@@ -30,6 +30,7 @@ class Messages:
         self._logs = logs
         self._overlays = Lanes(self._write_overlays, spawn)
         self._reactions = Lanes(self._write_reactions, spawn)
+        self._mentions = Lanes(self._write_mentions, spawn)
 
     async def rewrite(self, log: str, page: Page) -> bool:
         rows = await self._courier.ask(
@@ -140,6 +141,44 @@ class Messages:
             if len(rows) < at_once:
                 break
             after_user = rows[-1][1]
+        return found[:limit]
+
+    async def put_mentions(self, log: str, rows: Sequence[MentionRow]) -> None:
+        if rows:
+            await self._mentions.put(log, list(rows))
+
+    async def _write_mentions(self, log: str, rows: Sequence[MentionRow]) -> None:
+        newest: dict[str, dict[int, MentionRow]] = {}
+        for row in rows:
+            of_user = newest.setdefault(row.user_id, {})
+            if row.seq not in of_user or row.as_of > of_user[row.seq].as_of:
+                of_user[row.seq] = row
+        answers = await self._courier.ask_all(
+            self._statements.mentions_at.bind((log, user, list(part)))
+            for user, of_user in newest.items()
+            for part in parts(list(of_user))
+        )
+        stored = {(user, seq): as_of for rows in answers for user, seq, as_of in rows}
+        put = self._statements.put_mention
+        for user, of_user in newest.items():
+            writes = [
+                put.bind((timestamp(row.as_of), row.as_of, row.author, log, user, row.seq))
+                for row in of_user.values()
+                if row.as_of > stored.get((user, row.seq), -1)
+            ]
+            await self._courier.ask_all(batches(writes))
+
+    async def mentions(self, log: str, user_id: str, after: int, limit: int) -> list[MentionRow]:
+        found: list[MentionRow] = []
+        at_once = min(max(limit, _LIST_AT_LEAST), _LIST_AT_MOST)
+        while len(found) < limit:
+            rows = await self._courier.ask(
+                self._statements.mentions.bind((log, user_id, after, at_once))
+            )
+            found += [MentionRow(*row) for row in rows if row[3]]
+            if len(rows) < at_once:
+                break
+            after = rows[-1][1]
         return found[:limit]
 
 

@@ -60,6 +60,11 @@ _TEXTS = {
     " WHERE log = ? AND bucket = ? AND seq IN ? AND user_id = ?",
     "list_reactions": "SELECT seq, user_id, as_of, reaction FROM reaction"
     " WHERE log = ? AND bucket = ? AND seq = ? AND user_id > ? LIMIT ?",
+    "put_mention": "UPDATE mention USING TIMESTAMP ? SET as_of = ?, author = ?"
+    " WHERE log = ? AND user_id = ? AND seq = ?",
+    "mentions_at": "SELECT user_id, seq, as_of FROM mention WHERE log = ? AND user_id = ? AND seq IN ?",
+    "mentions": "SELECT user_id, seq, as_of, author FROM mention"
+    " WHERE log = ? AND user_id = ? AND seq > ? LIMIT ?",
     "put_membership": "UPDATE membership USING TIMESTAMP ? SET as_of = ?, role = ?, is_current = ?, intervals = ?,"
     " details = ? WHERE log = ? AND user_id = ?",
     "put_membership_of_user": "UPDATE membership_of_user USING TIMESTAMP ? SET as_of = ?, role = ?, intervals = ?,"
@@ -128,6 +133,9 @@ class Statements:
     reactions_by: PreparedStatement
     reactions_of: PreparedStatement
     list_reactions: PreparedStatement
+    put_mention: PreparedStatement
+    mentions_at: PreparedStatement
+    mentions: PreparedStatement
     put_membership: PreparedStatement
     put_membership_of_user: PreparedStatement
     memberships: PreparedStatement

@@ -15,6 +15,7 @@ from tidings_server.storage.base import (
     Append,
     CursorRow,
     Head,
+    MentionRow,
     Outcome,
     OverlayRow,
     PageIds,
@@ -226,6 +227,13 @@ class ScyllaStore(Store):
         self, log: str, seq: int, *, after_user: str, limit: int
     ) -> list[ReactionRow]:
         return await self._open.messages.list_reactions(log, seq, after_user, limit)
+
+    async def put_mentions(self, log: str, rows: Sequence[MentionRow]) -> None:
+        self.counters.puts += len(rows)
+        await self._finish(self._open.messages.put_mentions(log, tuple(rows)))
+
+    async def mentions(self, log: str, user_id: str, *, after: int, limit: int) -> list[MentionRow]:
+        return await self._open.messages.mentions(log, user_id, after, limit)
 
     # Intents
 

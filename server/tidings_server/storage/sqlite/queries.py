@@ -14,6 +14,7 @@ from tidings_server.core.memberships import Membership
 from tidings_server.core.pages import BUCKET_SIZE, Page
 from tidings_server.storage.base import (
     Head,
+    MentionRow,
     OverlayRow,
     PageIds,
     PresenceRow,
@@ -92,6 +93,10 @@ FROM carray(?3) AS asked CROSS JOIN reaction AS r
 _LIST_REACTIONS = """
 SELECT seq, user_id, as_of, reaction FROM reaction
 WHERE log = ? AND seq = ? AND user_id > ? AND reaction <> '' ORDER BY user_id LIMIT ?
+"""
+_MENTIONS = """
+SELECT user_id, seq, as_of, author FROM mention
+WHERE log = ? AND user_id = ? AND seq > ? AND author <> '' ORDER BY seq LIMIT ?
 """
 _INTENTS = "SELECT log FROM intent WHERE node_id = ? AND round = ? AND log > ? ORDER BY log LIMIT ?"
 
@@ -184,6 +189,13 @@ def list_reactions(
 ) -> list[ReactionRow]:
     """The first reactions to a message after a user id."""
     return [ReactionRow(*row) for row in _rows(db, _LIST_REACTIONS, (log, seq, after_user, limit))]
+
+
+def mentions(
+    db: apsw.Connection, log: str, user_id: str, after: int, limit: int
+) -> list[MentionRow]:
+    """The first mentions of a user after a position."""
+    return [MentionRow(*row) for row in _rows(db, _MENTIONS, (log, user_id, after, limit))]
 
 
 def memberships(db: apsw.Connection, log: str, users: Sequence[str]) -> dict[str, Membership]:

@@ -138,6 +138,13 @@ REACTIONS = Insert(
     " WHERE excluded.as_of > as_of",
 )
 
+MENTIONS = Insert(
+    "mention",
+    ["log", "user_id", "seq", "as_of", "author"],
+    "(log, user_id, seq) DO UPDATE SET as_of = excluded.as_of, author = excluded.author"
+    " WHERE excluded.as_of > as_of",
+)
+
 
 def membership_rows(log: str, rows: Iterable[Membership]) -> list[Row]:
     """Rows for `MEMBERSHIPS`."""

@@ -15,6 +15,7 @@ from tidings_server.storage.base import (
     Append,
     CursorRow,
     Head,
+    MentionRow,
     Outcome,
     OverlayRow,
     PageIds,
@@ -37,6 +38,7 @@ from tidings_server.storage.sqlite.statements import (
     CURSORS,
     INTENTS,
     MEMBERSHIPS,
+    MENTIONS,
     OVERLAYS,
     PRESENCE,
     REACTIONS,
@@ -195,6 +197,14 @@ class SqliteStore(Store):
     ) -> list[ReactionRow]:
         return await self._ask(
             partial(queries.list_reactions, log=log, seq=seq, after_user=after_user, limit=limit)
+        )
+
+    async def put_mentions(self, log: str, rows: Sequence[MentionRow]) -> None:
+        await self._put(MENTIONS, [(log, r.user_id, r.seq, r.as_of, r.author) for r in rows])
+
+    async def mentions(self, log: str, user_id: str, *, after: int, limit: int) -> list[MentionRow]:
+        return await self._ask(
+            partial(queries.mentions, log=log, user_id=user_id, after=after, limit=limit)
         )
 
     # Intents
