@@ -108,8 +108,9 @@ class Silence:
     def _connected(self) -> list[tuple[SdkDevice, int]]:
         """The devices that are connected to a node that lives, and how often each has connected."""
         links = [link for link in self._world.network.links if link.server.alive]
-        processes = {link.device for link in links}
-        return [(d, d.connects) for d in self._world.sdk if d.process in processes]
+        # A node may not know yet that a device has let go of an earlier connection.
+        watches = [link.watch for link in links]
+        return [(d, d.connects) for d in self._world.sdk if d.watch in watches]
 
     async def _become_level(
         self, connected: list[tuple[SdkDevice, int]], name: str, within: float
