@@ -24,6 +24,8 @@ STOPS = {
     Reason.ID_AHEAD,
     Reason.POSITION_AHEAD,
     Reason.SESSION_REPLACED,
+    Reason.MEMBER_NOT_FOUND,
+    Reason.MUTED,
 }
 
 
