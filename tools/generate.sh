@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates the Python and TypeScript messages and stubs from proto/ and keeps proto/baseline.txtpb, the contract as it stands.
+# Generates the Python and TypeScript messages and stubs and the OpenAPI description from proto/, and keeps proto/baseline.txtpb, the contract as it stands.
 #
 # usage: tools/generate.sh            generate, and take the contract over into the baseline unless it breaks clients
 #        tools/generate.sh --accept   the same, and take it over even so
@@ -20,6 +20,7 @@ esac
 
 package=clients/python/tidings/v1
 typescript=clients/typescript/src/gen
+openapi=server/tidings_server/bridge/openapi.json
 baseline=proto/baseline.txtpb
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -34,10 +35,13 @@ for stub in "$work/$package"/*_pb2_grpc.pyi; do
   [ -e "${stub%i}" ] || rm "$stub"
 done
 image proto --output "$work/contract.binpb"
+buf build proto --output "$work/told.binpb"
+python3 -m tools.openapi "$work/told.binpb" >"$work/openapi.json"
 
 if [ "$mode" = --check ]; then
   diff --recursive --brief --exclude=__init__.py --exclude=__pycache__ "$work/$package" "$package" >&2 &&
-    diff --recursive --brief "$work/$typescript" "$typescript" >&2 ||
+    diff --recursive --brief "$work/$typescript" "$typescript" >&2 &&
+    diff --brief "$work/openapi.json" "$openapi" >&2 ||
     fail "generated code differs from proto/: run 'make generate' and commit"
   [ -e "$baseline" ] || fail "$baseline is missing: run 'make generate' and commit"
   buf breaking proto --against "$baseline" >&2 ||
@@ -54,6 +58,7 @@ done
 for new in "$work/$package"/*; do
   cmp --silent "$new" "$package/${new##*/}" || cp "$new" "$package/"
 done
+cmp --silent "$work/openapi.json" "$openapi" || cp "$work/openapi.json" "$openapi"
 # Nothing hand-written stands among the TypeScript files.
 if ! diff --recursive --brief "$work/$typescript" "$typescript" >/dev/null 2>&1; then
   rm -rf "$typescript"

@@ -131,7 +131,9 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         server = RpcServer(node, settings.grpc.listen, _certificate(settings))
         bridge = None
         if settings.bridge.enabled:
-            bridge = make_bridge(settings, LocalUpstream(node), lambda: readiness.why_not)
+            bridge = make_bridge(
+                settings, LocalUpstream(node, server.operations), lambda: readiness.why_not
+            )
         if others is not None:
             # Before others hear of it.
             await others.server.start(node.host, node.witness)

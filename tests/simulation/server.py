@@ -16,6 +16,7 @@ from tidings_server.core.limits import Limits
 from tidings_server.core.principal import Principal
 from tidings_server.errors import DomainError, Reason
 from tidings_server.node import Node
+from tidings_server.operations.unary import Operations
 from tidings_server.presence.base import Leases
 from tidings_server.rpc.chat import chat_service
 from tidings_server.rpc.unary import unary_services
@@ -149,7 +150,7 @@ class Server:
         self._peers.listen(process, node)
         await node.start()
         self._methods = {}
-        for generic in (chat_service(node), *unary_services(node)):
+        for generic in (chat_service(node), *unary_services(Operations(node))):
             self._methods.update(generic._method_handlers)  # type: ignore[attr-defined]
         self.node = node
 

@@ -22,7 +22,7 @@ from tidings.v1 import (
 from tidings_server.core import commands as c
 from tidings_server.core.entries import NewMember, Role
 from tidings_server.errors import DomainError, Reason
-from tidings_server.rpc.unary import UNARY
+from tidings_server.operations.unary import UNARY
 
 OWNER, AMY = "zoe", "amy"
 """Others in the conversation: its owner, and a member whom things are done to."""

@@ -12,7 +12,7 @@ import pytest
 from tests.unit import rights
 from tests.unit.world import World, refusal
 from tidings_server.errors import Reason
-from tidings_server.rpc.access import RULES, Access
+from tidings_server.operations.access import RULES, Access
 
 pytestmark = pytest.mark.virtual_time
 

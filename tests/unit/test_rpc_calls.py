@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.world import settled
 from tidings_server.errors import Code, DomainError, Reason
-from tidings_server.rpc.calls import READS_AT_ONCE, Calls
+from tidings_server.operations.calls import READS_AT_ONCE, Calls
 
 pytestmark = pytest.mark.virtual_time
 

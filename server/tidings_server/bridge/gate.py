@@ -23,6 +23,14 @@ class Origins:
         return bool(host) and urlsplit(origin).netloc.lower() == str(host).lower()
 
 
+def forwarded(header: str, address: str) -> str:
+    """Where a client is, by the header X-Forwarded-For of the proxy at `address`.
+
+    The last was added by that proxy; what stands before it anybody may have written.
+    """
+    return header.rpartition(",")[2].strip() or address
+
+
 class Rates:
     """How often each address comes: `a_second` for long, `burst` at once. Of many addresses the oldest are forgotten.
 

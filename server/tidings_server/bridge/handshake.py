@@ -13,7 +13,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol as Name
 
-from .gate import Origins, Rates
+from .gate import Origins, Rates, forwarded
 from .messages import SUBPROTOCOLS, TOKEN_PREFIX, Subprotocol
 
 PATH = "/ws"
@@ -74,11 +74,10 @@ def client_address(request: Request, address: str, rates: Rates | None) -> str:
     """
     if rates is None:
         return address
-    # The last was added by the proxy that connects to us; what stands before it anybody may have written.
-    told = ",".join(request.headers.get_all("X-Forwarded-For")).rpartition(",")[2].strip()
-    if not rates.take(told or address):
+    told = forwarded(",".join(request.headers.get_all("X-Forwarded-For")), address)
+    if not rates.take(told):
         raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "Too many connects from this address.")
-    return told or address
+    return told
 
 
 def accept(connection: ServerProtocol, request: Request, wanted: Handshake) -> Response:

@@ -13,6 +13,9 @@ from .gate import Rates
 
 REQUEST_WITHIN_S = 30.0
 MAX_HEAD_BYTES = 65_536
+STALL_S = 15.0
+DRAINED = "tidings.drained"
+"""An extension of the ASGI scope: its `wait` returns when the client has taken nearly all that was written."""
 _LINGER_S = 2.0
 
 
@@ -36,6 +39,8 @@ class HttpConnection(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._in_head = False
         self._head_bytes = 0
+        self._stall: asyncio.TimerHandle | None = None
+        self._unwritten = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
@@ -51,6 +56,7 @@ class HttpConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._no_hurry()
+        self._no_stall()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -81,12 +87,44 @@ class HttpConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """See `HttpToolsProtocol`."""
         self._in_head = False
+        self.scope["extensions"] = {DRAINED: {"wait": self.flow.drain}}
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """See `HttpToolsProtocol`."""
         self._no_hurry()
         super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        super().pause_writing()
+        self._unwritten = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(STALL_S, self._stalled)
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        super().resume_writing()
+        self._no_stall()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """See `HttpToolsProtocol`."""
+        super().timeout_keep_alive_handler()
+        # Who does not take the rest of an answer is not waited for.
+        self._hurry(STALL_S)
+
+    def _stalled(self) -> None:
+        """Drops a client that takes nothing of what is written."""
+        unwritten = self.transport.get_write_buffer_size()
+        if unwritten >= self._unwritten:
+            self.transport.abort()
+            return
+        self._unwritten = unwritten
+        self._stall = self.loop.call_later(STALL_S, self._stalled)
+
+    def _no_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def _refuse(self, status: HTTPStatus) -> None:
         self._refused = True

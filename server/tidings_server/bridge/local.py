@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+from ..codec.status import to_status
 from ..delivery.outbox import Sink
 from ..delivery.session import Session
 from ..errors import DomainError
 from ..node import Node
+from ..operations.unary import Operations, WhenTaken
 from .closing import LEFT, Close, close_of
-from .upstream import Caller
+from .upstream import Caller, CallRefused
 
 
 class _LocalLine:
@@ -39,10 +41,11 @@ class _LocalLine:
 
 
 class LocalUpstream:
-    """The sessions of a node."""
+    """The sessions and operations of a node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, operations: Operations) -> None:
         self._node = node
+        self._operations = operations
 
     async def open(self, caller: Caller, sink: Sink) -> _LocalLine:
         """See `Upstream`."""
@@ -54,3 +57,18 @@ class LocalUpstream:
         session = self._node.open_session(principal, sink)
         session.trace_link = caller.traceparent
         return _LocalLine(session)
+
+    async def call(self, path: str, caller: Caller, request: bytes, when_taken: WhenTaken) -> bytes:
+        """See `Upstream`."""
+        operations = self._operations
+        try:
+            response = await operations.call(
+                operations.by_path[path],
+                request,
+                authorization=f"Bearer {caller.token}",
+                traceparent=caller.traceparent,
+                when_taken=when_taken,
+            )
+        except DomainError as problem:
+            raise CallRefused(to_status(problem)) from None
+        return response.SerializeToString()

@@ -75,12 +75,12 @@ class Json:
 
     def opening(self, message: bytes) -> tuple[str, str]:
         """See `Subprotocol`."""
-        opening = _parse(message, bridge_pb2.Opening())
+        opening = parse_json(message, bridge_pb2.Opening())
         return opening.token, opening.traceparent
 
     def read(self, message: bytes) -> bytes:
         """See `Subprotocol`."""
-        return _parse(message, chat_service_pb2.ChatRequest()).SerializeToString()
+        return parse_json(message, chat_service_pb2.ChatRequest()).SerializeToString()
 
     def write(self, frame: bytes) -> Iterator[bytes]:
         """See `Subprotocol`."""
@@ -93,7 +93,8 @@ class Json:
 SUBPROTOCOLS: dict[str, Subprotocol] = {Proto.name: Proto(), Json.name: Json()}
 
 
-def _parse(message: bytes, kind: M) -> M:
+def parse_json(message: bytes, kind: M) -> M:
+    """`kind`, filled with what JSON says. Raises DomainError (MALFORMED_FRAME)."""
     try:
         return json_format.Parse(message, kind)
     except (json_format.ParseError, ValueError, TypeError, RecursionError) as problem:

@@ -16,10 +16,12 @@ import grpc.aio
 import structlog
 from google.rpc import error_details_pb2, status_pb2
 
+from ..codec.status import to_status
 from ..delivery.outbox import Sink
 from ..errors import DomainError, Reason
+from ..operations.unary import WhenTaken
 from .closing import FAULT, Close, close_for
-from .upstream import Caller
+from .upstream import Caller, CallRefused
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +29,7 @@ _CHAT = "/tidings.v1.ChatService/Chat"
 _DETAILS = "grpc-status-details-bin"
 _MOST_TOKEN_BYTES = 16_384
 _MOST_TRACE_BYTES = 64
+_CALL_WITHIN_S = 60.0
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     # Over all addresses of a name, and only to those whose health says that clients may come.
     (
@@ -76,6 +79,18 @@ class RemoteUpstream:
         """See `Upstream`. What the server says to the token comes by the end of the line."""
         call: Call = self._channel().stream_stream(_CHAT)(metadata=_metadata(caller))
         return _RemoteLine(call, sink)
+
+    async def call(self, path: str, caller: Caller, request: bytes, when_taken: WhenTaken) -> bytes:
+        """See `Upstream`. How much of a user is under way at once, the server knows."""
+        del when_taken
+        try:
+            metadata = _metadata(caller)
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel().unary_unary(path)
+            return await call(request, metadata=metadata, timeout=_CALL_WITHIN_S)
+        except DomainError as problem:
+            raise CallRefused(to_status(problem)) from None
+        except grpc.aio.AioRpcError as problem:
+            raise CallRefused(_status_of(problem)) from None
 
     async def close(self) -> None:
         """Ends all streams."""
@@ -161,6 +176,15 @@ def _metadata(caller: Caller) -> tuple[tuple[str, str], ...]:
 
 def _is_visible(text: str) -> bool:
     return bool(text) and all("!" <= one <= "~" for one in text)
+
+
+def _status_of(problem: grpc.aio.AioRpcError) -> status_pb2.Status:
+    for key, value in problem.trailing_metadata() or ():
+        if key == _DETAILS and isinstance(value, bytes):
+            return status_pb2.Status.FromString(value)
+    # Not in the words of grpc, which name addresses.
+    text = "The server can't be reached; nobody knows what became of the call."
+    return status_pb2.Status(code=int(problem.code().value[0]), message=text)
 
 
 def _close_for(code: grpc.StatusCode, trailers: Iterable[tuple[str, str | bytes]]) -> Close:

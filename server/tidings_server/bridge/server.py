@@ -58,9 +58,10 @@ class BridgeServer:
         now = asyncio.get_running_loop().time
         rates = Rates(options.connects_a_second, options.connects_at_once, now)
         proxied = options.behind_proxy
+        origins = Origins(options.allowed_origins)
         self._sockets = Sockets(
             upstream,
-            Origins(options.allowed_origins),
+            origins,
             rates if proxied else None,
             options.ping_interval_s,
             options.max_frame_bytes * _MESSAGE_SLACK,
@@ -69,7 +70,7 @@ class BridgeServer:
         self._listener = _listen(host, port)
         self.port = int(self._listener.getsockname()[1])
         config = uvicorn.Config(
-            Pages(not_ready),
+            Pages(upstream, origins, not_ready, proxied=proxied),
             # These are called as the classes are that uvicorn's types ask for.
             http=_maker(bounds, self._sockets),  # type: ignore[arg-type]
             ws=lambda **_: WebSocket(self._sockets),  # type: ignore[arg-type]

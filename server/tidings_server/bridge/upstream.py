@@ -6,7 +6,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from google.rpc import status_pb2
+
 from ..delivery.outbox import Sink
+from ..operations.unary import WhenTaken
 from .closing import Close
 
 
@@ -38,9 +41,21 @@ class Line(Protocol):
         ...
 
 
+class CallRefused(Exception):
+    """A unary call was answered by an error; `status` has what is told of it."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
 class Upstream(Protocol):
-    """Opens sessions."""
+    """Opens sessions, and carries out calls."""
 
     async def open(self, caller: Caller, sink: Sink) -> Line:
         """The session of a device, whose frames go into `sink`. Raises DomainError when the caller is refused."""
+        ...
+
+    async def call(self, path: str, caller: Caller, request: bytes, when_taken: WhenTaken) -> bytes:
+        """The response of the method at `path` to a request, both serialised. Raises CallRefused."""
         ...

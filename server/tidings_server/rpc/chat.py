@@ -9,9 +9,10 @@ import grpc
 
 from ..errors import DomainError
 from ..node import Node
+from ..operations.unary import CHAT
 from .access import authenticate
 from .status import status_code, trailers
-from .unary import CHAT, traceparent
+from .unary import traceparent
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 

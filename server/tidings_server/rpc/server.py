@@ -7,10 +7,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ..node import Node
+from ..operations.unary import CHAT, UNARY, Operations
 from .access import DenyUnlisted
 from .certificate import Certificate
 from .chat import chat_service
-from .unary import CHAT, UNARY, unary_services
+from .unary import unary_services
 
 # Frames over the node's own limit get an error of their own; only what is far over it ends the
 # stream.
@@ -39,7 +40,10 @@ class RpcServer:
             interceptors=[DenyUnlisted()],
             options=[*OPTIONS, ("grpc.max_receive_message_length", limit)],
         )
-        self._server.add_generic_rpc_handlers((chat_service(node), *unary_services(node)))
+        self.operations = Operations(node)
+        self._server.add_generic_rpc_handlers(
+            (chat_service(node), *unary_services(self.operations))
+        )
         self._names = [CHAT.full_name, *(service.full_name for service in UNARY)]
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -20,8 +20,8 @@ from tidings_server.core.admin import AdminCommand
 from tidings_server.core.limits import Limits
 from tidings_server.core.principal import Principal
 from tidings_server.errors import DomainError, Reason
-from tidings_server.rpc.access import RULES, Access
-from tidings_server.rpc.unary import CHAT, UNARY
+from tidings_server.operations.access import RULES, Access
+from tidings_server.operations.unary import CHAT, UNARY
 
 METHODS = [f"/{s.full_name}/{m.name}" for s in (CHAT, *UNARY) for m in s.methods]
 READER = RequestReader(Limits())
