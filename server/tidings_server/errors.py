@@ -44,6 +44,7 @@ class Reason(IntEnum):
     MUTED = 32
     MEMBER_BANNED = 33
     FROZEN = 34
+    INVITATION_LIMIT = 35
 
 
 class Code(IntEnum):
@@ -96,6 +97,7 @@ CODES: Mapping[Reason, Code] = MappingProxyType(
         Reason.MUTED: Code.PERMISSION_DENIED,
         Reason.MEMBER_BANNED: Code.FAILED_PRECONDITION,
         Reason.FROZEN: Code.FAILED_PRECONDITION,
+        Reason.INVITATION_LIMIT: Code.FAILED_PRECONDITION,
     }
 )
 """The status code of each reason: the only place where the two meet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -14,11 +15,14 @@ from tidings import (
     ConversationUpdated,
     FailedPrecondition,
     InvalidArgument,
+    InvitationSet,
     MemberMuted,
     MemberRemoved,
     MemberRole,
     MemberRoleSet,
+    MembersAdded,
     Message,
+    NotFound,
     PermissionDenied,
     RightOverride,
 )
@@ -150,3 +154,23 @@ async def test_newcomers_read_what_came_before(serve: Serve) -> None:
             (listed,) = [one async for one in bob.sdk.conversations()]
             assert (listed.join_seq, listed.unread_count) == (1, 1)
             assert listed.history_for_newcomers
+
+
+async def test_joining_by_an_invitation(serve: Serve) -> None:
+    server = await serve()
+    code = secrets.token_urlsafe(24)
+    async with (
+        Watching(client(server.address, "alice")) as alice,
+        Watching(client(server.address, "bob")) as bob,
+    ):
+        group = (await alice.sdk.create_group("Plan")).conversation_id
+        with pytest.raises(NotFound):
+            await bob.sdk.join(group, code)
+        await alice.sdk.set_invitation(group, code, 1, datetime.now(UTC) + timedelta(hours=1))
+        seq = await bob.sdk.join(group, code)
+        await alice.until(lambda: alice.of(MembersAdded))
+        (joined,) = alice.of(MembersAdded)
+        assert (joined.seq, joined.user_id) == (seq, "bob")
+        assert joined.invitation_id == alice.of(InvitationSet)[0].invitation_id
+        assert code not in repr(alice.events)
+        await (await bob.sdk.send(group, "hello")).sent()

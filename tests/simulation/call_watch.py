@@ -57,6 +57,14 @@ _CHANGES: dict[str, tuple[type[Message], type[Message]]] = {
         conversation_service_pb2.SetMuteResponse,
     ),
     "SetBan": (conversation_service_pb2.SetBanRequest, conversation_service_pb2.SetBanResponse),
+    "SetInvitation": (
+        conversation_service_pb2.SetInvitationRequest,
+        conversation_service_pb2.SetInvitationResponse,
+    ),
+    "JoinConversation": (
+        conversation_service_pb2.JoinConversationRequest,
+        conversation_service_pb2.JoinConversationResponse,
+    ),
     "TransferOwnership": (
         conversation_service_pb2.TransferOwnershipRequest,
         conversation_service_pb2.TransferOwnershipResponse,

@@ -30,10 +30,27 @@ _NEEDS = {
     "member_role_set": 11,
     "member_muted": 12,
     "member_banned": 13,
+    "invitation_set": 17,
 }
 """The right that each kind of entry needs."""
 DELETE_OTHERS, _FREEZE, _POST_FROZEN, _SET_RIGHTS = 6, 14, 15, 16
-_LEAST = {2: 1, 3: 1, 4: 0, 5: 0, 6: 2, 7: 3, 8: 2, 10: 3, 11: 3, 12: 2, 13: 2, 14: 3, 15: 3, 16: 4}
+_LEAST = {
+    2: 1,
+    3: 1,
+    4: 0,
+    5: 0,
+    6: 2,
+    7: 3,
+    8: 2,
+    10: 3,
+    11: 3,
+    12: 2,
+    13: 2,
+    14: 3,
+    15: 3,
+    16: 4,
+    17: 3,
+}
 """The lowest rank that has a right, where nothing else is said."""
 _SETTING_NEEDS = {"frozen": _FREEZE, "rights": _SET_RIGHTS}
 _SPEAKING = ("message", "message_edited", "reaction_set")
@@ -212,3 +229,21 @@ def restrict(log: Log, entry: entry_pb2.Entry) -> None:
         case "member_removed" if entry.member_removed.HasField("ban_expire_time"):
             removed = entry.member_removed
             log.banned[removed.user_id] = removed.ban_expire_time.ToMilliseconds()
+        case "invitation_set":
+            made = entry.invitation_set
+            until = made.expire_time.ToMilliseconds()
+            log.invitations[made.invitation_id] = (made.uses, until)
+        case "members_added" if entry.members_added.invitation_id:
+            uses, until = log.invitations[entry.members_added.invitation_id]
+            log.invitations[entry.members_added.invitation_id] = (uses - 1, until)
+
+
+def invited(log: Log, entry: entry_pb2.Entry, where: str) -> None:
+    """Somebody has joined by an invitation. Raises Violation when that did not hold for them."""
+    user, added = entry.user_id, entry.members_added
+    stamp = entry.create_time.ToMilliseconds()
+    uses, until = log.invitations.get(added.invitation_id, (0, 0))
+    role = conversation_pb2.MEMBER_ROLE_MEMBER
+    if uses < 1 or until <= stamp or [(m.user_id, m.role) for m in added.members] != [(user, role)]:
+        raise Violation("decision", f"{where}: {added} by {user}, for {uses} until {until}")
+    _sound(log, entry, where)

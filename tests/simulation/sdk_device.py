@@ -39,6 +39,9 @@ _RIGHTS = (2, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15)
 """Rights that can be given; posting is tried the most."""
 
 
+_CODES = ("an-invitation-to-all", "another-for-a-few---")
+
+
 @dataclass(frozen=True, slots=True)
 class Habits:
     """How a device and its application behave. Times in seconds.
@@ -283,8 +286,10 @@ class SdkDevice:
                 await client.add_members(conversation, users)
             case "leave":
                 await client.leave(conversation)
-            case "settings" | "rights" | "role" | "mute" | "ban" | "transfer":
+            case "settings" | "rights" | "role" | "invite" | "mute" | "ban" | "transfer":
                 await self._govern(client, what, conversation, users)
+            case "join":
+                await client.join(conversation, rng.choice(_CODES))
             case "look":
                 await client.get_conversation(conversation)
             case "read":
@@ -335,6 +340,11 @@ class SdkDevice:
                 if not names or rng.random() < 0.3:
                     changes[rng.choice(FLAGS)] = rng.random() < 0.4
                 await client.update_conversation(conversation, **changes)
+            case "invite":
+                ends = datetime.fromtimestamp(self.clock.now_ms() / 1000 + 60, UTC)
+                uses = rng.choice((0, 1, 1, 3))
+                code = rng.choice(_CODES)
+                await client.set_invitation(conversation, code, uses, ends if uses else None)
             case "rights":
                 roles = rng.sample([r for r in MemberRole if r not in (0, MemberRole.OWNER)], 2)
                 rights = [

@@ -253,6 +253,8 @@ class StreamWatch:
                 "set_role",
                 "set_mute",
                 "set_ban",
+                "set_invitation",
+                "join_conversation",
                 "transfer_ownership",
             ):
                 seq = getattr(result, outcome).seq

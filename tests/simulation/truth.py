@@ -13,7 +13,16 @@ from tidings.v1 import chat_service_pb2, entry_pb2
 from tidings_server.storage.base import APPLIED, Append, Outcome
 from tidings_server.storage.memory import MemoryDisk
 
-from .rules import OWNER, allowed, change_roles, change_settings, has_owner, no_settings, restrict
+from .rules import (
+    OWNER,
+    allowed,
+    change_roles,
+    change_settings,
+    has_owner,
+    invited,
+    no_settings,
+    restrict,
+)
 from .violation import Violation
 
 OPEN = 1 << 62
@@ -45,6 +54,7 @@ class Log:
     roles: dict[str, int] = field(default_factory=dict)
     """The members now, and the role of each."""
     settings: dict[str, Any] = field(default_factory=no_settings)
+    invitations: dict[str, tuple[int, int]] = field(default_factory=dict)
     muted: dict[str, int] = field(default_factory=dict)
     banned: dict[str, int] = field(default_factory=dict)
     kind: int = 0
@@ -185,11 +195,12 @@ class Truth:
             change_roles(log.roles, entry)
             change_settings(log.settings, entry)
             return
-        if not log.is_member(user):
+        joins = kind == "members_added" and bool(entry.members_added.invitation_id)
+        if not log.is_member(user) and not joins:
             raise Violation("decision", f"{where}: {kind} by {user}, who is no member")
         if log.kind == _DIRECT and kind not in _IN_DIRECT:
             raise Violation("decision", f"{where}: {kind} in a direct conversation")
-        allowed(log, entry, where)
+        (invited if joins else allowed)(log, entry, where)
         self._decided(log, entry, where)
         if kind == "members_added":
             if entry.members_added.with_history != log.settings["history_for_newcomers"]:

@@ -183,6 +183,10 @@ def begin_attempt(
         conversation_service_pb2.SetRoleRequest | conversation_service_pb2.TransferOwnershipRequest,
     ):
         content, change_id = b"member_role_set", request.request_id
+    elif isinstance(request, conversation_service_pb2.SetInvitationRequest):
+        content, change_id = b"invitation_set", request.request_id
+    elif isinstance(request, conversation_service_pb2.JoinConversationRequest):
+        content, change_id = b"members_added", request.request_id
     elif isinstance(request, conversation_service_pb2.SetMuteRequest):
         content, change_id = b"member_muted", request.request_id
     elif isinstance(request, conversation_service_pb2.SetBanRequest):

@@ -27,6 +27,8 @@ _SDK_ACTIONS = {
     "change a message": 16,
     "settings": 4,
     "rights": 3,
+    "invite": 3,
+    "join": 5,
     "role": 6,
     "transfer": 2,
     "mute": 4,
@@ -81,6 +83,8 @@ class Workload:
         conversations = self.conversations(device.user)
         if rng.random() < 0.05:
             conversations = [name for name in world.truth.logs if not name.startswith("inbox:")]
+        if what == "join":
+            conversations = [n for n, log in world.truth.logs.items() if log.invitations]
         self._act(device, what, rng.choice(conversations) if conversations else "")
 
     def conversations(self, user: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -47,6 +48,9 @@ _Conversations = conversation_service_pb2
 
 def _content(text: str) -> message_pb2.MessageContent:
     return message_pb2.MessageContent(text=text)
+
+
+_CODE = "i" * 20
 
 
 def _later(world: World) -> Timestamp:
@@ -158,6 +162,15 @@ OPERATIONS: dict[str, Make] = {
     "SetBan: of the owner": lambda p, change: _Conversations.SetBanRequest(
         conversation_id=p.log, request_id=change, user_id=OWNER, expire_time=_later(p.world)
     ),
+    "SetInvitation": lambda p, change: _Conversations.SetInvitationRequest(
+        conversation_id=p.log, request_id=change, code="c" * 20, uses=1, expire_time=_later(p.world)
+    ),
+    "JoinConversation: by a wrong code": lambda p, change: _Conversations.JoinConversationRequest(
+        conversation_id=p.log, request_id=change, code="w" * 20
+    ),
+    "JoinConversation: by an invitation": lambda p, change: _Conversations.JoinConversationRequest(
+        conversation_id=p.log, request_id=change, code=_CODE
+    ),
     "TransferOwnership": lambda p, change: _Conversations.TransferOwnershipRequest(
         conversation_id=p.log, request_id=change, user_id=AMY
     ),
@@ -236,6 +249,10 @@ async def place(world: World, standing: str) -> Place:
             OWNER, c.AddMembers(log, world.change_id(), (NewMember(ME, Role.MEMBER),))
         )
         own, others = await world.post(log, ME), await world.post(log, AMY)
+    invitation = sha256(_CODE.encode()).hexdigest()
+    until_ms = world.clock.now_ms() + HOUR_MS
+    invite = c.SetInvitation(log, world.change_id(), invitation, 9, until_ms)
+    await world.execute(OWNER, invite)
     found = Place(world, log, own, others, frozen=standing == _FROZEN)
     await STANDINGS[standing](found)
     return found
@@ -249,6 +266,8 @@ async def outcome(world: World, at: Place, operation: str) -> str:
     except DomainError as problem:
         return problem.reason.name
     if isinstance(got, c.UnreadGot) and not got.counts:
+        return "nothing"
+    if isinstance(got, c.ConversationChanged) and got.command is c.JoinConversation and not got.seq:
         return "nothing"
     assert getattr(got, "seq", 1), "a change that changes nothing shows no right"
     return "yes"

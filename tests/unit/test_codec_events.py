@@ -68,6 +68,8 @@ RESULTS: list[tuple[c.Result, str]] = [
     (c.ConversationChanged(c.SetRole, 7), "set_role"),
     (c.ConversationChanged(c.SetMute, 7), "set_mute"),
     (c.ConversationChanged(c.SetBan, 7), "set_ban"),
+    (c.ConversationChanged(c.SetInvitation, 7), "set_invitation"),
+    (c.ConversationChanged(c.JoinConversation, 7), "join_conversation"),
     (c.ConversationChanged(c.TransferOwnership, 7), "transfer_ownership"),
     (c.ConversationGot(VIEW, created=True), "create_conversation"),
     (c.Delivered(3), "mark_delivered"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from hashlib import sha256
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -169,6 +170,22 @@ GOOD: list[tuple[Message, c.Command]] = [
         c.SetMute(LOG, CHANGE, "bob", 7001),
     ),
     (
+        conversation_service_pb2.SetInvitationRequest(
+            conversation_id=LOG,
+            request_id=ID,
+            code="c" * 16,
+            uses=3,
+            expire_time=Timestamp(seconds=7),
+        ),
+        c.SetInvitation(LOG, CHANGE, sha256(b"c" * 16).hexdigest(), 3, 7000),
+    ),
+    (
+        conversation_service_pb2.JoinConversationRequest(
+            conversation_id=LOG, request_id=ID, code="c-_Z9" * 4
+        ),
+        c.JoinConversation(LOG, CHANGE, sha256(b"c-_Z9" * 4).hexdigest()),
+    ),
+    (
         conversation_service_pb2.SetBanRequest(conversation_id=LOG, request_id=ID, user_id="bob"),
         c.SetBan(LOG, CHANGE, "bob", 0),
     ),
@@ -311,7 +328,27 @@ mute = functools.partial(
     conversation_service_pb2.SetMuteRequest, conversation_id=LOG, request_id=ID, user_id="bob"
 )
 
+invite = functools.partial(
+    conversation_service_pb2.SetInvitationRequest,
+    conversation_id=LOG,
+    request_id=ID,
+    code="c" * 16,
+)
+
 BAD: list[tuple[Message, str]] = [
+    (invite(uses=-1), "uses"),
+    (invite(uses=100_001), "uses"),
+    (invite(uses=1), "expire_time"),
+    (invite(expire_time=Timestamp(seconds=7)), "expire_time"),
+    *(
+        (
+            conversation_service_pb2.JoinConversationRequest(
+                conversation_id=LOG, request_id=ID, code=code
+            ),
+            "code",
+        )
+        for code in ("", "c" * 15, "c" * 129, "c" * 15 + "ä", "c" * 16 + "\n", "c d" * 9)
+    ),
     *(
         (mute(expire_time=Timestamp(seconds=seconds, nanos=nanos)), "expire_time")
         for seconds, nanos in ((0, 0), (-1, 0), (253_402_300_800, 0), (1, -1), (1, 10**9))

@@ -41,6 +41,7 @@ MORE = {
         Right.SET_ROLES,
         Right.FREEZE,
         Right.POST_FROZEN,
+        Right.INVITE,
     },
     Role.OWNER: {Right.SET_RIGHTS},
 }
@@ -54,6 +55,7 @@ FIXED = {
     Right.BAN,
     Right.FREEZE,
     Right.SET_RIGHTS,
+    Right.INVITE,
 }
 
 

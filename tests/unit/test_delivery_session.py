@@ -199,6 +199,8 @@ async def test_every_kind_of_command_has_its_result(world: World, log: str) -> N
         "set_mute": Command(),
         "set_role": Command(),
         "set_ban": Command(),
+        "set_invitation": Command(),
+        "join_conversation": Command(),
         "transfer_ownership": Command(),
         "leave_conversation": Command(),
     }
@@ -227,6 +229,9 @@ async def test_every_kind_of_command_has_its_result(world: World, log: str) -> N
         request.conversation_id, request.request_id, request.user_id = log, world.new_id(), "bob"
         if role:
             request.role = role
+    for name in ("set_invitation", "join_conversation"):
+        request = getattr(commands[name], name)
+        request.conversation_id, request.request_id, request.code = log, world.new_id(), "c" * 16
     commands["leave_conversation"].leave_conversation.conversation_id = log
     commands["leave_conversation"].leave_conversation.request_id = other
     commands["set_status"].set_status.status_text = "here"

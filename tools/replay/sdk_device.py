@@ -20,6 +20,7 @@ _KINDS = {
     tidings.MemberRoleSet: "member_role_set",
     tidings.MemberMuted: "member_muted",
     tidings.MemberBanned: "member_banned",
+    tidings.InvitationSet: "invitation_set",
     tidings.ConversationJoined: "conversation_joined",
     tidings.ConversationLeft: "conversation_left",
 }

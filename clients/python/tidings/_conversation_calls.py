@@ -343,3 +343,54 @@ class ConversationOperations(abc.ABC):
             conversation_service_pb2.SetBanResponse.FromString,
         )
         return answer.seq
+
+    async def set_invitation(
+        self,
+        conversation_id: str,
+        code: str,
+        uses: int,
+        until: datetime | None = None,
+        *,
+        request_id: str | None = None,
+    ) -> int:
+        """Let whoever has a code join a group, or no longer.
+
+        Args:
+            conversation_id: The group.
+            code: From 16 to 128 characters of A-Z, a-z, 0-9, "-" and "_", made at random:
+                `secrets.token_urlsafe(24)`. A link to the group has it and the conversation's id.
+            uses: How many may join by it, at most 100,000; 0 takes it back.
+            until: A time in the future, with a time zone, unless it is taken back.
+            request_id: A UUIDv7 that names the change; made here if not given.
+
+        Returns:
+            The position of the entry, 0 when it was so already.
+        """
+        answer = await self._call(
+            f"{_CONVERSATIONS}/SetInvitation",
+            conversation_service_pb2.SetInvitationRequest(
+                conversation_id=conversation_id,
+                request_id=request_id or self._new_id(),
+                code=code,
+                uses=uses,
+                expire_time=_convert.to_timestamp(until),
+            ),
+            conversation_service_pb2.SetInvitationResponse.FromString,
+        )
+        return answer.seq
+
+    async def join(self, conversation_id: str, code: str, *, request_id: str | None = None) -> int:
+        """Join a group by the code of an invitation; returns the entry's position, 0 for whoever is a member already.
+
+        Raises NotFound where the code is none that holds.
+        """
+        answer = await self._call(
+            f"{_CONVERSATIONS}/JoinConversation",
+            conversation_service_pb2.JoinConversationRequest(
+                conversation_id=conversation_id,
+                request_id=request_id or self._new_id(),
+                code=code,
+            ),
+            conversation_service_pb2.JoinConversationResponse.FromString,
+        )
+        return answer.seq

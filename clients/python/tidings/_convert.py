@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -272,6 +272,8 @@ def entry_of(
             user_id=sender,
             entry_id=entry_id,
             members=_members_of(entry.members_added.members, seq),
+            with_history=entry.members_added.with_history,
+            invitation_id=entry.members_added.invitation_id,
         )
     if body == "member_removed":
         return events.MemberRemoved(
@@ -285,30 +287,6 @@ def entry_of(
             removed_user_id=entry.member_removed.user_id,
             role=models.MemberRole(entry.member_removed.role),
             ban_expire_time=_time_or_none(entry.member_removed, "ban_expire_time"),
-        )
-    if body == "member_muted":
-        return events.MemberMuted(
-            conversation_id=log,
-            log=log,
-            seq=seq,
-            ordinal=ordinal,
-            time=time,
-            user_id=sender,
-            entry_id=entry_id,
-            muted_user_id=entry.member_muted.user_id,
-            expire_time=_time_or_none(entry.member_muted, "expire_time"),
-        )
-    if body == "member_banned":
-        return events.MemberBanned(
-            conversation_id=log,
-            log=log,
-            seq=seq,
-            ordinal=ordinal,
-            time=time,
-            user_id=sender,
-            entry_id=entry_id,
-            banned_user_id=entry.member_banned.user_id,
-            expire_time=_time_or_none(entry.member_banned, "expire_time"),
         )
     if body == "member_role_set":
         return events.MemberRoleSet(
@@ -373,13 +351,43 @@ def entry_of(
             entry_id=entry_id,
             last_seq=left.seq,
         )
+    return _restriction_of(
+        entry,
+        {
+            "conversation_id": log,
+            "log": log,
+            "seq": seq,
+            "ordinal": ordinal,
+            "time": time,
+            "user_id": sender,
+            "entry_id": entry_id,
+        },
+    )
+
+
+def _restriction_of(entry: entry_pb2.Entry, common: dict[str, Any]) -> events.Entry:
+    """Who may come in and speak, or something that this version does not know."""
+    body = entry.WhichOneof("body")
+    if body == "member_muted":
+        return events.MemberMuted(
+            **common,
+            muted_user_id=entry.member_muted.user_id,
+            expire_time=_time_or_none(entry.member_muted, "expire_time"),
+        )
+    if body == "member_banned":
+        return events.MemberBanned(
+            **common,
+            banned_user_id=entry.member_banned.user_id,
+            expire_time=_time_or_none(entry.member_banned, "expire_time"),
+        )
+    if body == "invitation_set":
+        return events.InvitationSet(
+            **common,
+            invitation_id=entry.invitation_set.invitation_id,
+            uses=entry.invitation_set.uses,
+            expire_time=_time_or_none(entry.invitation_set, "expire_time"),
+        )
     return events.UnknownEntry(
-        conversation_id=log,
-        log=log,
-        seq=seq,
-        ordinal=ordinal,
-        time=time,
-        user_id=sender,
-        entry_id=entry_id,
+        **common,
         raw=entry.SerializeToString(),
     )

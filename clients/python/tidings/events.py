@@ -22,6 +22,7 @@ __all__ = [
     "Event",
     "Gap",
     "IncarnationChanged",
+    "InvitationSet",
     "LogEntry",
     "MemberBanned",
     "MemberMuted",
@@ -181,9 +182,17 @@ class ConversationCreated(LogEntry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MembersAdded(LogEntry):
-    """Users became members."""
+    """Users became members.
+
+    Attributes:
+        members: Those who did.
+        with_history: Whether they may read what came before.
+        invitation_id: The invitation by which the entry's user joined; empty when another added them.
+    """
 
     members: tuple[Member, ...]
+    with_history: bool = False
+    invitation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +228,21 @@ class MemberBanned(LogEntry):
     """An ex-member can't be added until a time, in UTC; None: can be again. Of a member MemberRemoved tells it."""
 
     banned_user_id: str
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvitationSet(LogEntry):
+    """An invitation was made, changed or taken back.
+
+    Attributes:
+        invitation_id: The SHA-256 of its code, in hexadecimal digits.
+        uses: How many may still join by it; 0: it was taken back.
+        expire_time: Until when, in UTC, or None when it was taken back.
+    """
+
+    invitation_id: str
+    uses: int
     expire_time: datetime | None
 
 
@@ -492,6 +516,7 @@ Entry: TypeAlias = (
     | MemberRoleSet
     | MemberMuted
     | MemberBanned
+    | InvitationSet
     | ConversationUpdated
     | ConversationJoined
     | ConversationLeft

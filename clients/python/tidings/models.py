@@ -78,6 +78,7 @@ class ConversationRight(_OpenEnum):
     FREEZE = 14
     POST_FROZEN = 15
     SET_RIGHTS = 16
+    INVITE = 17
 
 
 class ScaleClass(_OpenEnum):

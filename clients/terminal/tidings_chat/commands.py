@@ -37,6 +37,8 @@ SPECS: Final = (
     Spec("ban", "user [minutes]", "remove somebody and let nobody add them again", 1, 2),
     Spec("unban", "user", "let somebody be added again", 1, 1),
     Spec("owner", "user", "make somebody the owner of this group in your place", 1, 1),
+    Spec("invite", "[uses] [minutes]", "make a link by which people can join this group", 0, 2),
+    Spec("join", "link", "join a group by a link", 1, 1),
     Spec("leave", "", "leave this group"),
     Spec("freeze", "", "let only admins write here"),
     Spec("unfreeze", "", "let everybody write here again"),

@@ -10,6 +10,7 @@ _BY_REASON: Final = {
     "CONVERSATION_NOT_FOUND": "you are not a member of this conversation",
     "MESSAGE_NOT_FOUND": "there is no such message",
     "RIGHT_MISSING": "your role here does not allow this",
+    "INVITATION_LIMIT": "there are too many invitations already",
     "FROZEN": "only admins write here for now",
     "MUTED": "you are muted here for now",
     "MEMBER_BANNED": "one of them is banned from here",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -297,6 +298,19 @@ class ChatSession:
         """Ban a member for some minutes, or for good; or take that back. Raises TidingsError."""
         until = None if lifted else _until(minutes)
         await self._connected().set_ban(chat.conversation_id, user_id, until)
+
+    async def invite(self, chat: Chat, uses: int, minutes: int) -> str:
+        """A link by which so many can join for a while. Raises TidingsError."""
+        code = secrets.token_urlsafe(24)
+        await self._connected().set_invitation(chat.conversation_id, code, uses, _until(minutes))
+        return f"{chat.conversation_id}/{code}"
+
+    async def join(self, link: str) -> Chat:
+        """Join by a link. Raises TidingsError."""
+        conversation_id, _, code = link.partition("/")
+        client = self._connected()
+        await client.join(conversation_id, code)
+        return self._told_of(await client.get_conversation(conversation_id))
 
     async def update(
         self,

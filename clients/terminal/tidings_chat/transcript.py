@@ -11,6 +11,7 @@ from tidings import (
     ConversationCreated,
     ConversationUpdated,
     Entry,
+    InvitationSet,
     MemberBanned,
     MemberMuted,
     MemberRemoved,
@@ -254,6 +255,10 @@ def describe(entry: Entry, me: str) -> str:
         with_whom = f" with {_names(others, me)}" if others else ""
         named = f" “{one_line(entry.title)}”" if entry.title else ""
         return f"{who} made the group{named}{with_whom}"
+    if isinstance(entry, InvitationSet):
+        return f"{who} {'invited by a link' if entry.uses else 'took an invitation back'}"
+    if isinstance(entry, MembersAdded) and entry.invitation_id:
+        return f"{who} joined by a link"
     if isinstance(entry, MembersAdded):
         return f"{who} added {_names([member.user_id for member in entry.members], me)}"
     if isinstance(entry, MemberRemoved):

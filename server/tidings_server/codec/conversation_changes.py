@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from google.protobuf.message import Message
+
 from tidings.v1 import conversation_pb2, entry_pb2
 
 from ..core.entries import (
@@ -11,6 +13,7 @@ from ..core.entries import (
     ConversationCreated,
     ConversationKind,
     ConversationUpdated,
+    InvitationSet,
     MemberBanned,
     MemberMuted,
     MemberRemoved,
@@ -34,23 +37,25 @@ def encode_change(entry: entry_pb2.Entry, seq: int, body: Body) -> None:
             created.title = title
             for m in members:
                 created.members.add(user_id=m.user_id, role=m.role.value, join_seq=seq)
-        case MembersAdded(members, with_history):
+        case InvitationSet(invitation, uses, until_ms):
+            entry.invitation_set.invitation_id = invitation
+            entry.invitation_set.uses = uses
+            _set_time(entry.invitation_set, "expire_time", until_ms)
+        case MembersAdded(members, with_history, invitation):
             entry.members_added.with_history = with_history
+            entry.members_added.invitation_id = invitation
             for m in members:
                 entry.members_added.members.add(user_id=m.user_id, role=m.role.value, join_seq=seq)
         case MemberRemoved(user_id, role, banned_until_ms):
             entry.member_removed.user_id = user_id
             entry.member_removed.role = _number(role)
-            if banned_until_ms:
-                entry.member_removed.ban_expire_time.FromMilliseconds(banned_until_ms)
+            _set_time(entry.member_removed, "ban_expire_time", banned_until_ms)
         case MemberMuted(user_id, until_ms):
             entry.member_muted.user_id = user_id
-            if until_ms:
-                entry.member_muted.expire_time.FromMilliseconds(until_ms)
+            _set_time(entry.member_muted, "expire_time", until_ms)
         case MemberBanned(user_id, until_ms):
             entry.member_banned.user_id = user_id
-            if until_ms:
-                entry.member_banned.expire_time.FromMilliseconds(until_ms)
+            _set_time(entry.member_banned, "expire_time", until_ms)
         case MemberRoleSet(role_changes):
             entry.member_role_set.SetInParent()
             for change in role_changes:
@@ -77,7 +82,10 @@ def decode_change(entry: entry_pb2.Entry) -> Body:
             )
         case "members_added":
             added = entry.members_added
-            return MembersAdded(_members(added.members), added.with_history)
+            return MembersAdded(_members(added.members), added.with_history, added.invitation_id)
+        case "invitation_set":
+            made = entry.invitation_set
+            return InvitationSet(made.invitation_id, made.uses, to_ms(made.expire_time))
         case "member_removed":
             removed = entry.member_removed
             banned_until_ms = to_ms(removed.ban_expire_time)
@@ -103,6 +111,11 @@ def decode_change(entry: entry_pb2.Entry) -> Body:
 
 def _members(members: Iterable[conversation_pb2.Member]) -> tuple[NewMember, ...]:
     return tuple(NewMember(m.user_id, Role(m.role)) for m in members)
+
+
+def _set_time(message: Message, field: str, time_ms: int) -> None:
+    if time_ms:
+        getattr(message, field).FromMilliseconds(time_ms)
 
 
 def _number(role: Role | None) -> conversation_pb2.MemberRole.ValueType:

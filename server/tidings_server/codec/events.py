@@ -63,6 +63,8 @@ _CHANGE_RESPONSES: dict[type, Callable[..., Message]] = {
     c.TransferOwnership: conversation_service_pb2.TransferOwnershipResponse,
     c.SetMute: conversation_service_pb2.SetMuteResponse,
     c.SetBan: conversation_service_pb2.SetBanResponse,
+    c.SetInvitation: conversation_service_pb2.SetInvitationResponse,
+    c.JoinConversation: conversation_service_pb2.JoinConversationResponse,
 }
 
 

@@ -5,7 +5,9 @@ Those that read raise DomainError (INVALID_FIELD) with the name of the field.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from hashlib import sha256
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -21,6 +23,7 @@ from ..core.ids import (
 from ..errors import invalid
 
 MAX_POSITION = 2**62
+_CODE = re.compile(r"[A-Za-z0-9_-]{16,128}")
 MAX_TIME_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, the last that a `google.protobuf.Timestamp` may have."""
 
@@ -85,6 +88,13 @@ def time(field: str, value: Timestamp) -> int:
     if not 1 <= time_ms <= MAX_TIME_MS or not 0 <= value.nanos < 1_000_000_000:
         raise invalid(field, "must be a time between 1970 and the end of 9999")
     return time_ms
+
+
+def invitation(field: str, code: str) -> str:
+    """The invitation that has a code: whoever only knows which it is can't join by it."""
+    if not _CODE.fullmatch(code):
+        raise invalid(field, "must be 16 to 128 characters of A-Z, a-z, 0-9, - and _")
+    return sha256(code.encode()).hexdigest()
 
 
 def position(field: str, value: int, *, least: int = 1) -> int:

@@ -34,6 +34,7 @@ MAX_WINDOW = 8192
 MAX_COMMANDS_IN_FRAME = 1000
 MAX_HELLO_CURSORS = 10_000
 MAX_MEMBERS_IN_REQUEST = 500
+MAX_INVITATION_USES = 100_000
 MAX_REACTION_BYTES = 64
 MAX_DEVICE_TEXT_BYTES = 128
 MAX_STATUS_BYTES = 256
@@ -76,6 +77,8 @@ class RequestReader:
             conversation_service_pb2.TransferOwnershipRequest: self._transfer,
             conversation_service_pb2.SetMuteRequest: self._set_mute,
             conversation_service_pb2.SetBanRequest: self._set_ban,
+            conversation_service_pb2.SetInvitationRequest: self._set_invitation,
+            conversation_service_pb2.JoinConversationRequest: self._join,
             presence_service_pb2.SetStatusRequest: self._set_status,
             conversation_service_pb2.GetConversationRequest: self._get_conversation,
             conversation_service_pb2.ListConversationsRequest: self._list_conversations,
@@ -352,6 +355,29 @@ class RequestReader:
             fields.change_id("request_id", r.request_id),
             fields.user("user_id", r.user_id),
             fields.time("expire_time", r.expire_time) if r.HasField("expire_time") else 0,
+        )
+
+    def _set_invitation(self, r: conversation_service_pb2.SetInvitationRequest) -> c.SetInvitation:
+        if not 0 <= r.uses <= MAX_INVITATION_USES:
+            raise invalid("uses", f"must be between 0 and {MAX_INVITATION_USES:,}")
+        until_ms = 0
+        if r.uses:
+            until_ms = fields.time("expire_time", r.expire_time)
+        elif r.HasField("expire_time"):
+            raise invalid("expire_time", "must not be set where nobody may join")
+        return c.SetInvitation(
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
+            fields.invitation("code", r.code),
+            r.uses,
+            until_ms,
+        )
+
+    def _join(self, r: conversation_service_pb2.JoinConversationRequest) -> c.JoinConversation:
+        return c.JoinConversation(
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
+            fields.invitation("code", r.code),
         )
 
     def _get_conversation(

@@ -175,6 +175,26 @@ class SetBan:
 
 
 @dataclass(frozen=True, slots=True)
+class SetInvitation:
+    """Lets so many join by an invitation until a time; 0: nobody any more."""
+
+    conversation_id: str
+    id: ChangeId
+    invitation: str
+    uses: int
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JoinConversation:
+    """Makes the caller a member by an invitation."""
+
+    conversation_id: str
+    id: ChangeId
+    invitation: str
+
+
+@dataclass(frozen=True, slots=True)
 class MarkDelivered:
     """Moves the caller's delivered mark."""
 
@@ -288,6 +308,8 @@ Command = (
     | TransferOwnership
     | SetMute
     | SetBan
+    | SetInvitation
+    | JoinConversation
     | MarkDelivered
     | MarkRead
     | RefreshToken

@@ -79,10 +79,22 @@ class ConversationCreated:
 
 @dataclass(frozen=True, slots=True)
 class MembersAdded:
-    """Users became members. `with_history`: they may read what came before."""
+    """Users became members. `with_history`: they may read what came before. `invitation` is that by which the entry's
+    user joined, or empty.
+    """
 
     members: tuple[NewMember, ...]
     with_history: bool = False
+    invitation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationSet:
+    """So many may join by an invitation until a time; 0: nobody any more."""
+
+    invitation: str
+    uses: int
+    until_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +204,7 @@ Body = (
     | MemberRoleSet
     | MemberMuted
     | MemberBanned
+    | InvitationSet
     | ConversationJoined
     | ConversationLeft
     | UnknownBody
@@ -205,6 +218,7 @@ STATE_BODIES = (
     MemberRoleSet,
     MemberMuted,
     MemberBanned,
+    InvitationSet,
     ConversationJoined,
     ConversationLeft,
     UnknownBody,

@@ -29,6 +29,7 @@ class Right(IntEnum):
     FREEZE = 14
     POST_FROZEN = 15
     SET_RIGHTS = 16
+    INVITE = 17
 
     @property
     def words(self) -> str:
@@ -67,6 +68,7 @@ FIRST_ROLE: dict[Right, Role] = {
     Right.FREEZE: Role.ADMIN,
     Right.POST_FROZEN: Role.ADMIN,
     Right.SET_RIGHTS: Role.OWNER,
+    Right.INVITE: Role.ADMIN,
 }
 """The lowest role that has a right, where a conversation says nothing else; those above it have it too."""
 
@@ -91,6 +93,7 @@ GROUP_ONLY = frozenset(
         Right.BAN,
         Right.FREEZE,
         Right.SET_RIGHTS,
+        Right.INVITE,
     }
 )
 """What nobody does in a direct conversation: nothing of it but its messages changes."""

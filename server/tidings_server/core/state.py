@@ -13,6 +13,7 @@ from .entries import (
     ConversationKind,
     ConversationUpdated,
     Entry,
+    InvitationSet,
     MemberRemoved,
     MemberRoleSet,
     MembersAdded,
@@ -24,6 +25,10 @@ from .pages import bucket_of
 
 SMALL_MEMBERS = 32
 GROUP_MEMBERS = 500
+
+
+Invitation = tuple[str, int, int]
+"""An invitation, how many may still join by it, and until when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class ConversationState:
     frozen: bool = False
     rights: tuple[RightOverride, ...] = ()
     history_for_newcomers: bool = False
+    invitations: tuple[Invitation, ...] = ()
 
     def as_left(self, last_seq: int) -> ConversationState:
         """What somebody is told of it whose last position is this: no settings, if one was changed since."""
@@ -79,6 +85,7 @@ _LATER = (
     "frozen",
     "rights",
     "history_for_newcomers",
+    "invitations",
 )
 """Fields that the first version does not know."""
 
@@ -107,7 +114,14 @@ def fold(state: ConversationState, entry: Entry) -> ConversationState:
                 peers=tuple(users) if kind is ConversationKind.DIRECT else (),
                 owner_count=max(_owners(m.role for m in members), 1),
             )
-        case MembersAdded(members=members):
+        case InvitationSet():
+            return replace(state, seq=entry.seq, invitations=_invitations(state, entry.body))
+        case MembersAdded(members=members, invitation=invitation):
+            used = [i for i in state.invitations if i[0] == invitation]
+            if used:
+                ((_, uses, until_ms),) = used
+                change = InvitationSet(invitation, uses - 1, until_ms)
+                state = replace(state, invitations=_invitations(state, change))
             return replace(
                 state,
                 seq=entry.seq,
@@ -135,6 +149,13 @@ def fold(state: ConversationState, entry: Entry) -> ConversationState:
         case UnknownBody():
             return replace(state, seq=entry.seq, readable_only=True)
     return state
+
+
+def _invitations(state: ConversationState, change: InvitationSet) -> tuple[Invitation, ...]:
+    others = [i for i in state.invitations if i[0] != change.invitation]
+    if change.uses:
+        others.append((change.invitation, change.uses, change.until_ms))
+    return tuple(sorted(others))
 
 
 def _owners(roles: Iterable[Role | None]) -> int:
@@ -183,5 +204,6 @@ def load(raw: bytes) -> ConversationState:
     if fields.get("kind") is not None:
         fields["kind"] = ConversationKind(fields["kind"])
     fields["peers"] = tuple(fields.get("peers", ()))
+    fields["invitations"] = tuple(tuple(one) for one in fields.get("invitations", ()))
     fields["rights"] = tuple(tuple(override) for override in fields.get("rights", ()))
     return ConversationState(**fields)

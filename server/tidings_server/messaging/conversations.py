@@ -15,18 +15,20 @@ from ..core.commands import (
     ConversationView,
     CreateConversation,
     GetConversation,
+    JoinConversation,
     LeaveConversation,
     ListConversations,
     ListMembers,
     MembersListed,
     RemoveMember,
     SetBan,
+    SetInvitation,
     SetMute,
     SetRole,
     TransferOwnership,
     UpdateConversation,
 )
-from ..core.entries import ConversationKind, Role
+from ..core.entries import ConversationKind, InvitationSet, Role
 from ..core.ids import direct_conversation_id, group_conversation_id, id_bytes, uuid7
 from ..core.limits import Limits
 from ..core.permissions import Right, check
@@ -34,6 +36,7 @@ from ..core.principal import Principal
 from ..errors import DomainError, Reason, conversation_not_found, invalid, outcome_unknown
 from ..storage.base import Receipt, Store, StoreUnavailable
 from .conversation_changes import Ban, Mute, SetRoles, Update, transferred
+from .invitations import Invite, Join
 from .log_state import LogView
 from .lookup import read_entry
 from .proposals import Add, Create, Remove, Submits, commit, created
@@ -184,6 +187,30 @@ class Conversations:
             ),
         )
         return ConversationChanged(type(command), committed.seq)
+
+    async def invite(self, caller: Principal, command: SetInvitation) -> ConversationChanged:
+        """Makes an invitation, changes it, or takes it back."""
+        change = InvitationSet(command.invitation, command.uses, command.until_ms)
+        committed = await commit(
+            self._submits,
+            lambda done: Invite(command.conversation_id, command.id, caller.user_id, done, change),
+        )
+        return ConversationChanged(SetInvitation, committed.seq)
+
+    async def join(self, caller: Principal, command: JoinConversation) -> ConversationChanged:
+        """Makes the caller a member by an invitation."""
+        committed = await commit(
+            self._submits,
+            lambda done: Join(
+                command.conversation_id,
+                command.id,
+                caller.user_id,
+                done,
+                command.invitation,
+                self._limits.max_members,
+            ),
+        )
+        return ConversationChanged(JoinConversation, committed.seq)
 
     async def get(self, caller: Principal, command: GetConversation) -> ConversationGot:
         """Gets a conversation that the caller is or was a member of."""

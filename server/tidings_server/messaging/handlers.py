@@ -64,6 +64,8 @@ class Handlers:
             c.TransferOwnership: conversations.transfer,
             c.SetMute: conversations.mute,
             c.SetBan: conversations.ban,
+            c.SetInvitation: conversations.invite,
+            c.JoinConversation: conversations.join,
             c.GetConversation: conversations.get,
             c.ListConversations: conversations.list_conversations,
             c.ListMembers: conversations.list_members,

@@ -288,17 +288,24 @@ class Add(Proposal):
             new.append(member)
         if not new:
             return None
-        if state.member_count + len(new) > self.max_members:
-            raise DomainError(
-                Reason.MEMBER_LIMIT,
-                f"A group has at most {self.max_members:,} members.",
-                field="members",
-            )
+        check_member_limit(state, len(new), self.max_members)
         return MembersAdded(tuple(new), state.history_for_newcomers)
 
     def same_as(self, body: Body) -> bool:
         """See `Proposal`. Those who were members already are not in the entry."""
-        return isinstance(body, MembersAdded) and set(body.members) <= set(self.members)
+        return (
+            isinstance(body, MembersAdded)
+            and not body.invitation
+            and set(body.members) <= set(self.members)
+        )
+
+
+def check_member_limit(state: ConversationState, more: int, max_members: int) -> None:
+    """Whether a group has room for more members. Raises MEMBER_LIMIT."""
+    if state.member_count + more > max_members:
+        raise DomainError(
+            Reason.MEMBER_LIMIT, f"A group has at most {max_members:,} members.", field="members"
+        )
 
 
 class Remove(Proposal):

@@ -9,6 +9,7 @@ from ..core.entries import (
     ConversationLeft,
     ConversationUpdated,
     Entry,
+    InvitationSet,
     MemberBanned,
     MemberMuted,
     MemberRemoved,
@@ -21,6 +22,7 @@ from ..core.entries import (
 )
 from ..core.ids import id_bytes, uuid7_time
 from .conversation_changes import Ban, Mute, SetRoles, Update
+from .invitations import Invite, Join
 from .message_changes import Delete, Edit, React
 from .proposals import Add, Create, Done, NoteInInbox, PostMessage, Proposal, Remove
 
@@ -43,6 +45,10 @@ def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done)
             return React(log, change_id, user, done, seq, reaction)
         case ConversationCreated():
             return Create(log, change_id, user, done, entry.body)
+        case MembersAdded(invitation=invitation) if invitation:
+            return Join(log, change_id, user, done, invitation, max_members)
+        case InvitationSet():
+            return Invite(log, change_id, user, done, entry.body)
         case MembersAdded(members):
             return Add(log, change_id, user, done, members, max_members)
         case MemberRemoved(removed):
@@ -52,10 +58,9 @@ def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done)
         case MemberRoleSet(role_changes):
             roles = {change.user_id: change.role for change in role_changes}
             return SetRoles(log, change_id, user, done, roles)
-        case MemberMuted(member, until_ms):
-            return Mute(log, change_id, user, done, member, until_ms)
-        case MemberBanned(member, until_ms):
-            return Ban(log, change_id, user, done, member, until_ms)
+        case MemberMuted(member, until_ms) | MemberBanned(member, until_ms):
+            kind = Mute if isinstance(entry.body, MemberMuted) else Ban
+            return kind(log, change_id, user, done, member, until_ms)
         case ConversationJoined() | ConversationLeft():
             return NoteInInbox(log, change_id, user, done, entry.body)
     raise ValueError(f"no change of a log: {type(entry.body).__name__}")

@@ -33,6 +33,8 @@ RULES: dict[str, Access] = {
     "/tidings.v1.ConversationService/TransferOwnership": Access.USER,
     "/tidings.v1.ConversationService/SetMute": Access.USER,
     "/tidings.v1.ConversationService/SetBan": Access.USER,
+    "/tidings.v1.ConversationService/SetInvitation": Access.USER,
+    "/tidings.v1.ConversationService/JoinConversation": Access.USER,
     "/tidings.v1.MessageService/SendMessage": Access.USER,
     "/tidings.v1.MessageService/EditMessage": Access.USER,
     "/tidings.v1.MessageService/DeleteMessage": Access.USER,

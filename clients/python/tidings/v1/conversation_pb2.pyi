@@ -150,6 +150,8 @@ class _ConversationRightEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Con
     """To post, edit and react while the conversation is frozen. ADMIN."""
     CONVERSATION_RIGHT_SET_RIGHTS: _ConversationRight.ValueType  # 16
     """To change rights. OWNER; it can't be given away."""
+    CONVERSATION_RIGHT_INVITE: _ConversationRight.ValueType  # 17
+    """To make invitations, and take them back. ADMIN."""
 
 class ConversationRight(_ConversationRight, metaclass=_ConversationRightEnumTypeWrapper):
     """ConversationRight is something that a member may be allowed to do. By default a role has the rights of all roles below it, and those
@@ -190,6 +192,8 @@ CONVERSATION_RIGHT_POST_FROZEN: ConversationRight.ValueType  # 15
 """To post, edit and react while the conversation is frozen. ADMIN."""
 CONVERSATION_RIGHT_SET_RIGHTS: ConversationRight.ValueType  # 16
 """To change rights. OWNER; it can't be given away."""
+CONVERSATION_RIGHT_INVITE: ConversationRight.ValueType  # 17
+"""To make invitations, and take them back. ADMIN."""
 Global___ConversationRight: _TypeAlias = ConversationRight  # noqa: Y015
 
 @_typing.final

@@ -695,3 +695,123 @@ class SetBanResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetBanResponse: _TypeAlias = SetBanResponse  # noqa: Y015
+
+@_typing.final
+class SetInvitationRequest(_message.Message):
+    """SetInvitationRequest describes an invitation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """The group. The caller must have the right INVITE, otherwise PERMISSION_DENIED for members and NOT_FOUND for others."""
+    request_id: _builtins.str
+    """The client's id of the change: a UUIDv7 in lower-case text form, kept over retries."""
+    code: _builtins.str
+    """The code, which the client makes at random and puts into a link: 16 to 128 characters of A-Z, a-z, 0-9, "-" and "_"; otherwise
+    INVALID_ARGUMENT. The server keeps its hash only.
+    """
+    uses: _builtins.int
+    """How many may still join by it, at most 100,000. 0: nobody, it is taken back."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when, by the server's clock; a time that has passed is INVALID_ARGUMENT. Required unless uses is 0. The last millisecond of
+        the year 9999 is for good.
+        """
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        code: _builtins.str = ...,
+        uses: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "conversation_id", b"conversation_id", "expire_time", b"expire_time", "request_id", b"request_id", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetInvitationRequest: _TypeAlias = SetInvitationRequest  # noqa: Y015
+
+@_typing.final
+class SetInvitationResponse(_message.Message):
+    """SetInvitationResponse tells where the change is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """The position of the entry, 0 when it was so already."""
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetInvitationResponse: _TypeAlias = SetInvitationResponse  # noqa: Y015
+
+@_typing.final
+class JoinConversationRequest(_message.Message):
+    """JoinConversationRequest shows a code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """The group. Without an invitation that holds for the caller it is NOT_FOUND, the same as when there is none: so it is for whoever
+    is banned.
+    """
+    request_id: _builtins.str
+    """The client's id of the change: a UUIDv7 in lower-case text form, kept over retries."""
+    code: _builtins.str
+    """The code of an invitation."""
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "conversation_id", b"conversation_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinConversationRequest: _TypeAlias = JoinConversationRequest  # noqa: Y015
+
+@_typing.final
+class JoinConversationResponse(_message.Message):
+    """JoinConversationResponse tells where the change is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """The position of the entry, 0 when the caller was a member already."""
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinConversationResponse: _TypeAlias = JoinConversationResponse  # noqa: Y015

@@ -95,6 +95,16 @@ class ConversationServiceStub:
                 request_serializer=tidings_dot_v1_dot_conversation__service__pb2.SetBanRequest.SerializeToString,
                 response_deserializer=tidings_dot_v1_dot_conversation__service__pb2.SetBanResponse.FromString,
                 _registered_method=True)
+        self.SetInvitation = channel.unary_unary(
+                '/tidings.v1.ConversationService/SetInvitation',
+                request_serializer=tidings_dot_v1_dot_conversation__service__pb2.SetInvitationRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_conversation__service__pb2.SetInvitationResponse.FromString,
+                _registered_method=True)
+        self.JoinConversation = channel.unary_unary(
+                '/tidings.v1.ConversationService/JoinConversation',
+                request_serializer=tidings_dot_v1_dot_conversation__service__pb2.JoinConversationRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_conversation__service__pb2.JoinConversationResponse.FromString,
+                _registered_method=True)
 
 
 class ConversationServiceServicer:
@@ -186,6 +196,20 @@ class ConversationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetInvitation(self, request, context):
+        """SetInvitation makes an invitation to a group, by which whoever has its code may join, changes it, or takes it back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def JoinConversation(self, request, context):
+        """JoinConversation makes the caller a member of a group, by the code of an invitation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConversationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -248,6 +272,16 @@ def add_ConversationServiceServicer_to_server(servicer, server):
                     servicer.SetBan,
                     request_deserializer=tidings_dot_v1_dot_conversation__service__pb2.SetBanRequest.FromString,
                     response_serializer=tidings_dot_v1_dot_conversation__service__pb2.SetBanResponse.SerializeToString,
+            ),
+            'SetInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetInvitation,
+                    request_deserializer=tidings_dot_v1_dot_conversation__service__pb2.SetInvitationRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_conversation__service__pb2.SetInvitationResponse.SerializeToString,
+            ),
+            'JoinConversation': grpc.unary_unary_rpc_method_handler(
+                    servicer.JoinConversation,
+                    request_deserializer=tidings_dot_v1_dot_conversation__service__pb2.JoinConversationRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_conversation__service__pb2.JoinConversationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -575,6 +609,60 @@ class ConversationService:
             '/tidings.v1.ConversationService/SetBan',
             tidings_dot_v1_dot_conversation__service__pb2.SetBanRequest.SerializeToString,
             tidings_dot_v1_dot_conversation__service__pb2.SetBanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.ConversationService/SetInvitation',
+            tidings_dot_v1_dot_conversation__service__pb2.SetInvitationRequest.SerializeToString,
+            tidings_dot_v1_dot_conversation__service__pb2.SetInvitationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JoinConversation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.ConversationService/JoinConversation',
+            tidings_dot_v1_dot_conversation__service__pb2.JoinConversationRequest.SerializeToString,
+            tidings_dot_v1_dot_conversation__service__pb2.JoinConversationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,10 @@ class ConversationServiceStub:
     """SetMute keeps a member of a group from posting, editing and reacting until a time, or takes that back."""
     SetBan: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.SetBanRequest, _conversation_service_pb2.SetBanResponse]
     """SetBan removes a member from a group and keeps everybody from adding them again until a time, or takes that back."""
+    SetInvitation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.SetInvitationRequest, _conversation_service_pb2.SetInvitationResponse]
+    """SetInvitation makes an invitation to a group, by which whoever has its code may join, changes it, or takes it back."""
+    JoinConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.JoinConversationRequest, _conversation_service_pb2.JoinConversationResponse]
+    """JoinConversation makes the caller a member of a group, by the code of an invitation."""
 
 @_typing.type_check_only
 class ConversationServiceAsyncStub(ConversationServiceStub):
@@ -91,6 +95,10 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     """SetMute keeps a member of a group from posting, editing and reacting until a time, or takes that back."""
     SetBan: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.SetBanRequest, _conversation_service_pb2.SetBanResponse]  # type: ignore[assignment]
     """SetBan removes a member from a group and keeps everybody from adding them again until a time, or takes that back."""
+    SetInvitation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.SetInvitationRequest, _conversation_service_pb2.SetInvitationResponse]  # type: ignore[assignment]
+    """SetInvitation makes an invitation to a group, by which whoever has its code may join, changes it, or takes it back."""
+    JoinConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.JoinConversationRequest, _conversation_service_pb2.JoinConversationResponse]  # type: ignore[assignment]
+    """JoinConversation makes the caller a member of a group, by the code of an invitation."""
 
 class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
     """ConversationService creates conversations and decides who is in them."""
@@ -192,5 +200,21 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_service_pb2.SetBanResponse, _abc.Awaitable[_conversation_service_pb2.SetBanResponse]]:
         """SetBan removes a member from a group and keeps everybody from adding them again until a time, or takes that back."""
+
+    @_abc_1.abstractmethod
+    def SetInvitation(
+        self,
+        request: _conversation_service_pb2.SetInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_service_pb2.SetInvitationResponse, _abc.Awaitable[_conversation_service_pb2.SetInvitationResponse]]:
+        """SetInvitation makes an invitation to a group, by which whoever has its code may join, changes it, or takes it back."""
+
+    @_abc_1.abstractmethod
+    def JoinConversation(
+        self,
+        request: _conversation_service_pb2.JoinConversationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_service_pb2.JoinConversationResponse, _abc.Awaitable[_conversation_service_pb2.JoinConversationResponse]]:
+        """JoinConversation makes the caller a member of a group, by the code of an invitation."""
 
 def add_ConversationServiceServicer_to_server(servicer: ConversationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -50,6 +50,7 @@ class Entry(_message.Message):
     MEMBER_ROLE_SET_FIELD_NUMBER: _builtins.int
     MEMBER_MUTED_FIELD_NUMBER: _builtins.int
     MEMBER_BANNED_FIELD_NUMBER: _builtins.int
+    INVITATION_SET_FIELD_NUMBER: _builtins.int
     CONVERSATION_JOINED_FIELD_NUMBER: _builtins.int
     CONVERSATION_LEFT_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
@@ -117,6 +118,10 @@ class Entry(_message.Message):
         """An ex-member was banned, or is no more. The ban of a member is in member_removed."""
 
     @_builtins.property
+    def invitation_set(self) -> Global___InvitationSet:
+        """An invitation was made, changed or taken back."""
+
+    @_builtins.property
     def conversation_joined(self) -> Global___ConversationJoined:
         """Inbox: the user became a member of a conversation."""
 
@@ -145,14 +150,15 @@ class Entry(_message.Message):
         member_role_set: Global___MemberRoleSet | None = ...,
         member_muted: Global___MemberMuted | None = ...,
         member_banned: Global___MemberBanned | None = ...,
+        invitation_set: Global___InvitationSet | None = ...,
         conversation_joined: Global___ConversationJoined | None = ...,
         conversation_left: Global___ConversationLeft | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "member_banned", b"member_banned", "member_muted", b"member_muted", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "reaction_set", b"reaction_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "invitation_set", b"invitation_set", "member_banned", b"member_banned", "member_muted", b"member_muted", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "reaction_set", b"reaction_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "erased", b"erased", "id", b"id", "member_banned", b"member_banned", "member_muted", b"member_muted", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "ordinal", b"ordinal", "reaction_set", b"reaction_set", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "erased", b"erased", "id", b"id", "invitation_set", b"invitation_set", "member_banned", b"member_banned", "member_muted", b"member_muted", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "ordinal", b"ordinal", "reaction_set", b"reaction_set", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "reaction_set", "conversation_created", "members_added", "member_removed", "conversation_updated", "member_role_set", "member_muted", "member_banned", "conversation_joined", "conversation_left"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "reaction_set", "conversation_created", "members_added", "member_removed", "conversation_updated", "member_role_set", "member_muted", "member_banned", "invitation_set", "conversation_joined", "conversation_left"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -280,8 +286,11 @@ class MembersAdded(_message.Message):
 
     MEMBERS_FIELD_NUMBER: _builtins.int
     WITH_HISTORY_FIELD_NUMBER: _builtins.int
+    INVITATION_ID_FIELD_NUMBER: _builtins.int
     with_history: _builtins.bool
     """Whether they may read what came before, from history."""
+    invitation_id: _builtins.str
+    """The invitation by which the entry's user joined; empty when members were added by another."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[_conversation_pb2.Member]:
         """Those who joined, at most 500. Users who were members already are not in it."""
@@ -291,14 +300,47 @@ class MembersAdded(_message.Message):
         *,
         members: _abc.Iterable[_conversation_pb2.Member] | None = ...,
         with_history: _builtins.bool = ...,
+        invitation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "with_history", b"with_history"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invitation_id", b"invitation_id", "members", b"members", "with_history", b"with_history"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MembersAdded: _TypeAlias = MembersAdded  # noqa: Y015
+
+@_typing.final
+class InvitationSet(_message.Message):
+    """InvitationSet makes an invitation, changes it, or takes it back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVITATION_ID_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    invitation_id: _builtins.str
+    """The invitation: the SHA-256 of its code, in lower-case hexadecimal digits."""
+    uses: _builtins.int
+    """How many may still join by it; 0: it was taken back."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when. Not set when it was taken back."""
+
+    def __init__(
+        self,
+        *,
+        invitation_id: _builtins.str = ...,
+        uses: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "invitation_id", b"invitation_id", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvitationSet: _TypeAlias = InvitationSet  # noqa: Y015
 
 @_typing.final
 class MemberRemoved(_message.Message):

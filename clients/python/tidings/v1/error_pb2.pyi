@@ -92,6 +92,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The user is banned from the conversation. FAILED_PRECONDITION; the ban can be taken back."""
     ERROR_REASON_FROZEN: _ErrorReason.ValueType  # 34
     """The conversation is frozen. FAILED_PRECONDITION."""
+    ERROR_REASON_INVITATION_LIMIT: _ErrorReason.ValueType  # 35
+    """The conversation has as many invitations as a conversation can have. FAILED_PRECONDITION; take one back."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason says why something was refused, for programs. It is the reason of google.rpc.ErrorInfo (domain "tidings") in
@@ -164,6 +166,8 @@ ERROR_REASON_MEMBER_BANNED: ErrorReason.ValueType  # 33
 """The user is banned from the conversation. FAILED_PRECONDITION; the ban can be taken back."""
 ERROR_REASON_FROZEN: ErrorReason.ValueType  # 34
 """The conversation is frozen. FAILED_PRECONDITION."""
+ERROR_REASON_INVITATION_LIMIT: ErrorReason.ValueType  # 35
+"""The conversation has as many invitations as a conversation can have. FAILED_PRECONDITION; take one back."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

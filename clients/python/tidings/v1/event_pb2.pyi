@@ -143,6 +143,8 @@ class CommandResult(_message.Message):
     TRANSFER_OWNERSHIP_FIELD_NUMBER: _builtins.int
     SET_MUTE_FIELD_NUMBER: _builtins.int
     SET_BAN_FIELD_NUMBER: _builtins.int
+    SET_INVITATION_FIELD_NUMBER: _builtins.int
+    JOIN_CONVERSATION_FIELD_NUMBER: _builtins.int
     command_id: _builtins.int
     """The number that the client gave the command."""
     @_builtins.property
@@ -221,6 +223,14 @@ class CommandResult(_message.Message):
     def set_ban(self) -> _conversation_service_pb2.SetBanResponse:
         """The member is banned."""
 
+    @_builtins.property
+    def set_invitation(self) -> _conversation_service_pb2.SetInvitationResponse:
+        """The invitation is made."""
+
+    @_builtins.property
+    def join_conversation(self) -> _conversation_service_pb2.JoinConversationResponse:
+        """The caller is a member."""
+
     def __init__(
         self,
         *,
@@ -244,12 +254,14 @@ class CommandResult(_message.Message):
         transfer_ownership: _conversation_service_pb2.TransferOwnershipResponse | None = ...,
         set_mute: _conversation_service_pb2.SetMuteResponse | None = ...,
         set_ban: _conversation_service_pb2.SetBanResponse | None = ...,
+        set_invitation: _conversation_service_pb2.SetInvitationResponse | None = ...,
+        join_conversation: _conversation_service_pb2.JoinConversationResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_ban", b"set_ban", "set_mute", b"set_mute", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "join_conversation", b"join_conversation", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_ban", b"set_ban", "set_invitation", b"set_invitation", "set_mute", b"set_mute", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "command_id", b"command_id", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_ban", b"set_ban", "set_mute", b"set_mute", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "command_id", b"command_id", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "join_conversation", b"join_conversation", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_ban", b"set_ban", "set_invitation", b"set_invitation", "set_mute", b"set_mute", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "send_message", "mark_delivered", "mark_read", "refresh_token", "create_conversation", "add_members", "remove_member", "leave_conversation", "set_status", "hello", "edit_message", "delete_message", "set_reaction", "update_conversation", "set_role", "transfer_ownership", "set_mute", "set_ban"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "send_message", "mark_delivered", "mark_read", "refresh_token", "create_conversation", "add_members", "remove_member", "leave_conversation", "set_status", "hello", "edit_message", "delete_message", "set_reaction", "update_conversation", "set_role", "transfer_ownership", "set_mute", "set_ban", "set_invitation", "join_conversation"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

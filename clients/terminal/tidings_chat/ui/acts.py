@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from .app import ChatApp
 
 _MEMBERS: Final = 200
+_INVITED: Final = 10
+_INVITED_MINUTES: Final = 60 * 24
 _MOST_MINUTES: Final = 60 * 24 * 365 * 10
 _OF_GROUPS: Final = (
     *("add", "remove", "role", "owner", "leave", "title", "describe"),
-    *("mute", "unmute", "ban", "unban", "freeze", "unfreeze"),
+    *("mute", "unmute", "ban", "unban", "freeze", "unfreeze", "invite"),
 )
 _AVAILABILITY: Final = {
     "available": Availability.AVAILABLE,
@@ -53,6 +55,8 @@ class Acts:
             case "group":
                 people = tuple(user_id(name) for name in arguments[1:])
                 return await self.begin(arguments[0], people, group=True)
+            case "join":
+                return await self._join(arguments[0])
             case "status":
                 return await self._status(arguments)
             case "help":
@@ -108,6 +112,8 @@ class Acts:
             case "owner":
                 work = self._session.transfer(chat, user_id(arguments[0]))
                 return await self._try("The group can't be given away", work)
+            case "invite":
+                return await self._invite(chat, arguments)
             case "freeze" | "unfreeze":
                 work = self._session.update(chat, frozen=name == "freeze")
                 return await self._try("The group stays as it is", work)
@@ -156,6 +162,27 @@ class Acts:
                 self._app.tell(f"{one_line(user)} is no member.", severity="warning")
 
         return await self._try(f"{one_line(user)} can't be removed", work())
+
+    async def _invite(self, chat: Chat, arguments: tuple[str, ...]) -> bool:
+        if not all(given.isdecimal() and 0 < int(given) <= _MOST_MINUTES for given in arguments):
+            self._app.tell("For how many people, and for how many minutes?", severity="warning")
+            return False
+        uses = int(arguments[0]) if arguments else _INVITED
+        minutes = int(arguments[1]) if len(arguments) > 1 else _INVITED_MINUTES
+
+        async def work() -> None:
+            link = await self._session.invite(chat, uses, minutes)
+            self._app.copy_to_clipboard(link)
+            self._app.tell(f"Copied: /join {link}")
+
+        return await self._try("Nobody is invited", work())
+
+    async def _join(self, link: str) -> bool:
+        async def work() -> None:
+            chat = await self._session.join(link)
+            self._app.open(chat.conversation_id)
+
+        return await self._try("You can't join by this link", work())
 
     async def _restrict(self, name: str, chat: Chat, arguments: tuple[str, ...]) -> bool:
         user, lifted, given = user_id(arguments[0]), name.startswith("un"), arguments[1:]

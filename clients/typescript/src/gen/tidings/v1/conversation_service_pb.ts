@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/conversation_service.proto.
  */
 export const file_tidings_v1_conversation_service: GenFile = /*@__PURE__*/
-  fileDesc("CiV0aWRpbmdzL3YxL2NvbnZlcnNhdGlvbl9zZXJ2aWNlLnByb3RvEgp0aWRpbmdzLnYxInwKGUNyZWF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEhAKCHVzZXJfaWRzGAQgAygJIkwKGkNyZWF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIjEKFkdldENvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJIkkKF0dldENvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIkEKGExpc3RDb252ZXJzYXRpb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJlChlMaXN0Q29udmVyc2F0aW9uc1Jlc3BvbnNlEi8KDWNvbnZlcnNhdGlvbnMYASADKAsyGC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiVAoSTGlzdE1lbWJlcnNSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJTChNMaXN0TWVtYmVyc1Jlc3BvbnNlEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiZQoRQWRkTWVtYmVyc1JlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSIwoHbWVtYmVycxgDIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyIiEKEkFkZE1lbWJlcnNSZXNwb25zZRILCgNzZXEYASABKAMiUwoTUmVtb3ZlTWVtYmVyUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIPCgd1c2VyX2lkGAMgASgJIiMKFFJlbW92ZU1lbWJlclJlc3BvbnNlEgsKA3NlcRgBIAEoAyJHChhMZWF2ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkiKAoZTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMirQEKGVVwZGF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSMgoIc2V0dGluZ3MYAyABKAsyIC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvblNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayIpChpVcGRhdGVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMidAoOU2V0Um9sZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSDwoHdXNlcl9pZBgDIAEoCRIkCgRyb2xlGAQgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlIh4KD1NldFJvbGVSZXNwb25zZRILCgNzZXEYASABKAMiWAoYVHJhbnNmZXJPd25lcnNoaXBSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEg8KB3VzZXJfaWQYAyABKAkiKAoZVHJhbnNmZXJPd25lcnNoaXBSZXNwb25zZRILCgNzZXEYASABKAMifwoOU2V0TXV0ZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSDwoHdXNlcl9pZBgDIAEoCRIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiHgoPU2V0TXV0ZVJlc3BvbnNlEgsKA3NlcRgBIAEoAyJ+Cg1TZXRCYW5SZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEg8KB3VzZXJfaWQYAyABKAkSLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIh0KDlNldEJhblJlc3BvbnNlEgsKA3NlcRgBIAEoAzKaCAoTQ29udmVyc2F0aW9uU2VydmljZRJjChJDcmVhdGVDb252ZXJzYXRpb24SJS50aWRpbmdzLnYxLkNyZWF0ZUNvbnZlcnNhdGlvblJlcXVlc3QaJi50aWRpbmdzLnYxLkNyZWF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEloKD0dldENvbnZlcnNhdGlvbhIiLnRpZGluZ3MudjEuR2V0Q29udmVyc2F0aW9uUmVxdWVzdBojLnRpZGluZ3MudjEuR2V0Q29udmVyc2F0aW9uUmVzcG9uc2USYAoRTGlzdENvbnZlcnNhdGlvbnMSJC50aWRpbmdzLnYxLkxpc3RDb252ZXJzYXRpb25zUmVxdWVzdBolLnRpZGluZ3MudjEuTGlzdENvbnZlcnNhdGlvbnNSZXNwb25zZRJOCgtMaXN0TWVtYmVycxIeLnRpZGluZ3MudjEuTGlzdE1lbWJlcnNSZXF1ZXN0Gh8udGlkaW5ncy52MS5MaXN0TWVtYmVyc1Jlc3BvbnNlEksKCkFkZE1lbWJlcnMSHS50aWRpbmdzLnYxLkFkZE1lbWJlcnNSZXF1ZXN0Gh4udGlkaW5ncy52MS5BZGRNZW1iZXJzUmVzcG9uc2USUQoMUmVtb3ZlTWVtYmVyEh8udGlkaW5ncy52MS5SZW1vdmVNZW1iZXJSZXF1ZXN0GiAudGlkaW5ncy52MS5SZW1vdmVNZW1iZXJSZXNwb25zZRJgChFMZWF2ZUNvbnZlcnNhdGlvbhIkLnRpZGluZ3MudjEuTGVhdmVDb252ZXJzYXRpb25SZXF1ZXN0GiUudGlkaW5ncy52MS5MZWF2ZUNvbnZlcnNhdGlvblJlc3BvbnNlEmMKElVwZGF0ZUNvbnZlcnNhdGlvbhIlLnRpZGluZ3MudjEuVXBkYXRlQ29udmVyc2F0aW9uUmVxdWVzdBomLnRpZGluZ3MudjEuVXBkYXRlQ29udmVyc2F0aW9uUmVzcG9uc2USQgoHU2V0Um9sZRIaLnRpZGluZ3MudjEuU2V0Um9sZVJlcXVlc3QaGy50aWRpbmdzLnYxLlNldFJvbGVSZXNwb25zZRJgChFUcmFuc2Zlck93bmVyc2hpcBIkLnRpZGluZ3MudjEuVHJhbnNmZXJPd25lcnNoaXBSZXF1ZXN0GiUudGlkaW5ncy52MS5UcmFuc2Zlck93bmVyc2hpcFJlc3BvbnNlEkIKB1NldE11dGUSGi50aWRpbmdzLnYxLlNldE11dGVSZXF1ZXN0GhsudGlkaW5ncy52MS5TZXRNdXRlUmVzcG9uc2USPwoGU2V0QmFuEhkudGlkaW5ncy52MS5TZXRCYW5SZXF1ZXN0GhoudGlkaW5ncy52MS5TZXRCYW5SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_tidings_v1_conversation]);
+  fileDesc("CiV0aWRpbmdzL3YxL2NvbnZlcnNhdGlvbl9zZXJ2aWNlLnByb3RvEgp0aWRpbmdzLnYxInwKGUNyZWF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIqCgRraW5kGAIgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAMgASgJEhAKCHVzZXJfaWRzGAQgAygJIkwKGkNyZWF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIjEKFkdldENvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJIkkKF0dldENvbnZlcnNhdGlvblJlc3BvbnNlEi4KDGNvbnZlcnNhdGlvbhgBIAEoCzIYLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uIkEKGExpc3RDb252ZXJzYXRpb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJlChlMaXN0Q29udmVyc2F0aW9uc1Jlc3BvbnNlEi8KDWNvbnZlcnNhdGlvbnMYASADKAsyGC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiVAoSTGlzdE1lbWJlcnNSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJTChNMaXN0TWVtYmVyc1Jlc3BvbnNlEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiZQoRQWRkTWVtYmVyc1JlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSIwoHbWVtYmVycxgDIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyIiEKEkFkZE1lbWJlcnNSZXNwb25zZRILCgNzZXEYASABKAMiUwoTUmVtb3ZlTWVtYmVyUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIPCgd1c2VyX2lkGAMgASgJIiMKFFJlbW92ZU1lbWJlclJlc3BvbnNlEgsKA3NlcRgBIAEoAyJHChhMZWF2ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkiKAoZTGVhdmVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMirQEKGVVwZGF0ZUNvbnZlcnNhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSMgoIc2V0dGluZ3MYAyABKAsyIC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvblNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayIpChpVcGRhdGVDb252ZXJzYXRpb25SZXNwb25zZRILCgNzZXEYASABKAMidAoOU2V0Um9sZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSDwoHdXNlcl9pZBgDIAEoCRIkCgRyb2xlGAQgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlIh4KD1NldFJvbGVSZXNwb25zZRILCgNzZXEYASABKAMiWAoYVHJhbnNmZXJPd25lcnNoaXBSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEg8KB3VzZXJfaWQYAyABKAkiKAoZVHJhbnNmZXJPd25lcnNoaXBSZXNwb25zZRILCgNzZXEYASABKAMifwoOU2V0TXV0ZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSDwoHdXNlcl9pZBgDIAEoCRIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiHgoPU2V0TXV0ZVJlc3BvbnNlEgsKA3NlcRgBIAEoAyJ+Cg1TZXRCYW5SZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEg8KB3VzZXJfaWQYAyABKAkSLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIh0KDlNldEJhblJlc3BvbnNlEgsKA3NlcRgBIAEoAyKQAQoUU2V0SW52aXRhdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSDAoEY29kZRgDIAEoCRIMCgR1c2VzGAQgASgFEi8KC2V4cGlyZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIkChVTZXRJbnZpdGF0aW9uUmVzcG9uc2USCwoDc2VxGAEgASgDIlQKF0pvaW5Db252ZXJzYXRpb25SZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEgwKBGNvZGUYAyABKAkiJwoYSm9pbkNvbnZlcnNhdGlvblJlc3BvbnNlEgsKA3NlcRgBIAEoAzLPCQoTQ29udmVyc2F0aW9uU2VydmljZRJjChJDcmVhdGVDb252ZXJzYXRpb24SJS50aWRpbmdzLnYxLkNyZWF0ZUNvbnZlcnNhdGlvblJlcXVlc3QaJi50aWRpbmdzLnYxLkNyZWF0ZUNvbnZlcnNhdGlvblJlc3BvbnNlEloKD0dldENvbnZlcnNhdGlvbhIiLnRpZGluZ3MudjEuR2V0Q29udmVyc2F0aW9uUmVxdWVzdBojLnRpZGluZ3MudjEuR2V0Q29udmVyc2F0aW9uUmVzcG9uc2USYAoRTGlzdENvbnZlcnNhdGlvbnMSJC50aWRpbmdzLnYxLkxpc3RDb252ZXJzYXRpb25zUmVxdWVzdBolLnRpZGluZ3MudjEuTGlzdENvbnZlcnNhdGlvbnNSZXNwb25zZRJOCgtMaXN0TWVtYmVycxIeLnRpZGluZ3MudjEuTGlzdE1lbWJlcnNSZXF1ZXN0Gh8udGlkaW5ncy52MS5MaXN0TWVtYmVyc1Jlc3BvbnNlEksKCkFkZE1lbWJlcnMSHS50aWRpbmdzLnYxLkFkZE1lbWJlcnNSZXF1ZXN0Gh4udGlkaW5ncy52MS5BZGRNZW1iZXJzUmVzcG9uc2USUQoMUmVtb3ZlTWVtYmVyEh8udGlkaW5ncy52MS5SZW1vdmVNZW1iZXJSZXF1ZXN0GiAudGlkaW5ncy52MS5SZW1vdmVNZW1iZXJSZXNwb25zZRJgChFMZWF2ZUNvbnZlcnNhdGlvbhIkLnRpZGluZ3MudjEuTGVhdmVDb252ZXJzYXRpb25SZXF1ZXN0GiUudGlkaW5ncy52MS5MZWF2ZUNvbnZlcnNhdGlvblJlc3BvbnNlEmMKElVwZGF0ZUNvbnZlcnNhdGlvbhIlLnRpZGluZ3MudjEuVXBkYXRlQ29udmVyc2F0aW9uUmVxdWVzdBomLnRpZGluZ3MudjEuVXBkYXRlQ29udmVyc2F0aW9uUmVzcG9uc2USQgoHU2V0Um9sZRIaLnRpZGluZ3MudjEuU2V0Um9sZVJlcXVlc3QaGy50aWRpbmdzLnYxLlNldFJvbGVSZXNwb25zZRJgChFUcmFuc2Zlck93bmVyc2hpcBIkLnRpZGluZ3MudjEuVHJhbnNmZXJPd25lcnNoaXBSZXF1ZXN0GiUudGlkaW5ncy52MS5UcmFuc2Zlck93bmVyc2hpcFJlc3BvbnNlEkIKB1NldE11dGUSGi50aWRpbmdzLnYxLlNldE11dGVSZXF1ZXN0GhsudGlkaW5ncy52MS5TZXRNdXRlUmVzcG9uc2USPwoGU2V0QmFuEhkudGlkaW5ncy52MS5TZXRCYW5SZXF1ZXN0GhoudGlkaW5ncy52MS5TZXRCYW5SZXNwb25zZRJUCg1TZXRJbnZpdGF0aW9uEiAudGlkaW5ncy52MS5TZXRJbnZpdGF0aW9uUmVxdWVzdBohLnRpZGluZ3MudjEuU2V0SW52aXRhdGlvblJlc3BvbnNlEl0KEEpvaW5Db252ZXJzYXRpb24SIy50aWRpbmdzLnYxLkpvaW5Db252ZXJzYXRpb25SZXF1ZXN0GiQudGlkaW5ncy52MS5Kb2luQ29udmVyc2F0aW9uUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_tidings_v1_conversation]);
 
 /**
  * CreateConversationRequest describes the conversation.
@@ -720,6 +720,135 @@ export const SetBanResponseSchema: GenMessage<SetBanResponse> = /*@__PURE__*/
   messageDesc(file_tidings_v1_conversation_service, 23);
 
 /**
+ * SetInvitationRequest describes an invitation.
+ *
+ * @generated from message tidings.v1.SetInvitationRequest
+ */
+export type SetInvitationRequest = Message<"tidings.v1.SetInvitationRequest"> & {
+  /**
+   * The group. The caller must have the right INVITE, otherwise PERMISSION_DENIED for members and NOT_FOUND for others.
+   *
+   * @generated from field: string conversation_id = 1;
+   */
+  conversationId: string;
+
+  /**
+   * The client's id of the change: a UUIDv7 in lower-case text form, kept over retries.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * The code, which the client makes at random and puts into a link: 16 to 128 characters of A-Z, a-z, 0-9, "-" and "_"; otherwise
+   * INVALID_ARGUMENT. The server keeps its hash only.
+   *
+   * @generated from field: string code = 3;
+   */
+  code: string;
+
+  /**
+   * How many may still join by it, at most 100,000. 0: nobody, it is taken back.
+   *
+   * @generated from field: int32 uses = 4;
+   */
+  uses: number;
+
+  /**
+   * Until when, by the server's clock; a time that has passed is INVALID_ARGUMENT. Required unless uses is 0. The last millisecond of
+   * the year 9999 is for good.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 5;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message tidings.v1.SetInvitationRequest.
+ * Use `create(SetInvitationRequestSchema)` to create a new message.
+ */
+export const SetInvitationRequestSchema: GenMessage<SetInvitationRequest> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 24);
+
+/**
+ * SetInvitationResponse tells where the change is.
+ *
+ * @generated from message tidings.v1.SetInvitationResponse
+ */
+export type SetInvitationResponse = Message<"tidings.v1.SetInvitationResponse"> & {
+  /**
+   * The position of the entry, 0 when it was so already.
+   *
+   * @generated from field: int64 seq = 1;
+   */
+  seq: bigint;
+};
+
+/**
+ * Describes the message tidings.v1.SetInvitationResponse.
+ * Use `create(SetInvitationResponseSchema)` to create a new message.
+ */
+export const SetInvitationResponseSchema: GenMessage<SetInvitationResponse> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 25);
+
+/**
+ * JoinConversationRequest shows a code.
+ *
+ * @generated from message tidings.v1.JoinConversationRequest
+ */
+export type JoinConversationRequest = Message<"tidings.v1.JoinConversationRequest"> & {
+  /**
+   * The group. Without an invitation that holds for the caller it is NOT_FOUND, the same as when there is none: so it is for whoever
+   * is banned.
+   *
+   * @generated from field: string conversation_id = 1;
+   */
+  conversationId: string;
+
+  /**
+   * The client's id of the change: a UUIDv7 in lower-case text form, kept over retries.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * The code of an invitation.
+   *
+   * @generated from field: string code = 3;
+   */
+  code: string;
+};
+
+/**
+ * Describes the message tidings.v1.JoinConversationRequest.
+ * Use `create(JoinConversationRequestSchema)` to create a new message.
+ */
+export const JoinConversationRequestSchema: GenMessage<JoinConversationRequest> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 26);
+
+/**
+ * JoinConversationResponse tells where the change is.
+ *
+ * @generated from message tidings.v1.JoinConversationResponse
+ */
+export type JoinConversationResponse = Message<"tidings.v1.JoinConversationResponse"> & {
+  /**
+   * The position of the entry, 0 when the caller was a member already.
+   *
+   * @generated from field: int64 seq = 1;
+   */
+  seq: bigint;
+};
+
+/**
+ * Describes the message tidings.v1.JoinConversationResponse.
+ * Use `create(JoinConversationResponseSchema)` to create a new message.
+ */
+export const JoinConversationResponseSchema: GenMessage<JoinConversationResponse> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_conversation_service, 27);
+
+/**
  * ConversationService creates conversations and decides who is in them.
  *
  * @generated from service tidings.v1.ConversationService
@@ -845,6 +974,26 @@ export const ConversationService: GenService<{
     methodKind: "unary";
     input: typeof SetBanRequestSchema;
     output: typeof SetBanResponseSchema;
+  },
+  /**
+   * SetInvitation makes an invitation to a group, by which whoever has its code may join, changes it, or takes it back.
+   *
+   * @generated from rpc tidings.v1.ConversationService.SetInvitation
+   */
+  setInvitation: {
+    methodKind: "unary";
+    input: typeof SetInvitationRequestSchema;
+    output: typeof SetInvitationResponseSchema;
+  },
+  /**
+   * JoinConversation makes the caller a member of a group, by the code of an invitation.
+   *
+   * @generated from rpc tidings.v1.ConversationService.JoinConversation
+   */
+  joinConversation: {
+    methodKind: "unary";
+    input: typeof JoinConversationRequestSchema;
+    output: typeof JoinConversationResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_tidings_v1_conversation_service, 0);

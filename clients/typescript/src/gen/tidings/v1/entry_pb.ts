@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/entry.proto.
  */
 export const file_tidings_v1_entry: GenFile = /*@__PURE__*/
-  fileDesc("ChZ0aWRpbmdzL3YxL2VudHJ5LnByb3RvEgp0aWRpbmdzLnYxIpgICgVFbnRyeRIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDEg8KB29yZGluYWwYAyABKAMSCgoCaWQYBCABKAkSDwoHdXNlcl9pZBgFIAEoCRIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZXJhc2VkGD0gASgIEi0KB21lc3NhZ2UYCCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50SAASMwoObWVzc2FnZV9lZGl0ZWQYCSABKAsyGS50aWRpbmdzLnYxLk1lc3NhZ2VFZGl0ZWRIABI1Cg9tZXNzYWdlX2RlbGV0ZWQYCiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VEZWxldGVkSAASLwoMcmVhY3Rpb25fc2V0GAsgASgLMhcudGlkaW5ncy52MS5SZWFjdGlvblNldEgAEj8KFGNvbnZlcnNhdGlvbl9jcmVhdGVkGBAgASgLMh8udGlkaW5ncy52MS5Db252ZXJzYXRpb25DcmVhdGVkSAASMQoNbWVtYmVyc19hZGRlZBgRIAEoCzIYLnRpZGluZ3MudjEuTWVtYmVyc0FkZGVkSAASMwoObWVtYmVyX3JlbW92ZWQYEiABKAsyGS50aWRpbmdzLnYxLk1lbWJlclJlbW92ZWRIABI/ChRjb252ZXJzYXRpb25fdXBkYXRlZBgTIAEoCzIfLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uVXBkYXRlZEgAEjQKD21lbWJlcl9yb2xlX3NldBgUIAEoCzIZLnRpZGluZ3MudjEuTWVtYmVyUm9sZVNldEgAEi8KDG1lbWJlcl9tdXRlZBgVIAEoCzIXLnRpZGluZ3MudjEuTWVtYmVyTXV0ZWRIABIxCg1tZW1iZXJfYmFubmVkGBYgASgLMhgudGlkaW5ncy52MS5NZW1iZXJCYW5uZWRIABI9ChNjb252ZXJzYXRpb25fam9pbmVkGCggASgLMh4udGlkaW5ncy52MS5Db252ZXJzYXRpb25Kb2luZWRIABI5ChFjb252ZXJzYXRpb25fbGVmdBgpIAEoCzIcLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uTGVmdEgAQgYKBGJvZHlKBAgHEAhKBAgMEBBKBAgXEChKBAgqED1SEHNlbmRlcl9kZXZpY2VfaWRSEHJlYWN0aW9uX2NsZWFyZWRSDm1lc3NhZ2VfcGlubmVkUg1lcG9jaF9jaGFuZ2VkUgtkcmFmdF9zYXZlZFIMYm9va21hcmtfc2V0UhNjb252ZXJzYXRpb25faGlkZGVuUg1tYXJrZWRfdW5yZWFkUg5kZXZpY2VfY2hhbmdlZCJJCg1NZXNzYWdlRWRpdGVkEgsKA3NlcRgBIAEoAxIrCgdjb250ZW50GAIgASgLMhoudGlkaW5ncy52MS5NZXNzYWdlQ29udGVudCIdCg5NZXNzYWdlRGVsZXRlZBILCgNzZXEYASABKAMiPgoLUmVhY3Rpb25TZXQSCwoDc2VxGAEgASgDEhAKCHJlYWN0aW9uGAIgASgJEhAKCHJlcGxhY2VkGAMgASgJInUKE0NvbnZlcnNhdGlvbkNyZWF0ZWQSKgoEa2luZBgBIAEoDjIcLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uS2luZBINCgV0aXRsZRgCIAEoCRIjCgdtZW1iZXJzGAMgAygLMhIudGlkaW5ncy52MS5NZW1iZXIiSQoMTWVtYmVyc0FkZGVkEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlchIUCgx3aXRoX2hpc3RvcnkYAiABKAgiewoNTWVtYmVyUmVtb3ZlZBIPCgd1c2VyX2lkGAEgASgJEiQKBHJvbGUYAiABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUSMwoPYmFuX2V4cGlyZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJPCgtNZW1iZXJNdXRlZBIPCgd1c2VyX2lkGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJQCgxNZW1iZXJCYW5uZWQSDwoHdXNlcl9pZBgBIAEoCRIvCgtleHBpcmVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiOAoNTWVtYmVyUm9sZVNldBInCgdjaGFuZ2VzGAEgAygLMhYudGlkaW5ncy52MS5Sb2xlQ2hhbmdlInIKClJvbGVDaGFuZ2USDwoHdXNlcl9pZBgBIAEoCRIkCgRyb2xlGAIgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEi0KDXByZXZpb3VzX3JvbGUYAyABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUiegoTQ29udmVyc2F0aW9uVXBkYXRlZBIyCghzZXR0aW5ncxgBIAEoCzIgLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uU2V0dGluZ3MSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIrEBChJDb252ZXJzYXRpb25Kb2luZWQSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEioKBGtpbmQYAiABKA4yHC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbktpbmQSDQoFdGl0bGUYAyABKAkSCwoDc2VxGAQgASgDEiQKBHJvbGUYBSABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUSFAoMcGVlcl91c2VyX2lkGAYgASgJIjgKEENvbnZlcnNhdGlvbkxlZnQSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEgsKA3NlcRgCIAEoA2IGcHJvdG8z", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_tidings_v1_conversation, file_tidings_v1_message]);
+  fileDesc("ChZ0aWRpbmdzL3YxL2VudHJ5LnByb3RvEgp0aWRpbmdzLnYxIs0ICgVFbnRyeRIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDEg8KB29yZGluYWwYAyABKAMSCgoCaWQYBCABKAkSDwoHdXNlcl9pZBgFIAEoCRIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZXJhc2VkGD0gASgIEi0KB21lc3NhZ2UYCCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50SAASMwoObWVzc2FnZV9lZGl0ZWQYCSABKAsyGS50aWRpbmdzLnYxLk1lc3NhZ2VFZGl0ZWRIABI1Cg9tZXNzYWdlX2RlbGV0ZWQYCiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VEZWxldGVkSAASLwoMcmVhY3Rpb25fc2V0GAsgASgLMhcudGlkaW5ncy52MS5SZWFjdGlvblNldEgAEj8KFGNvbnZlcnNhdGlvbl9jcmVhdGVkGBAgASgLMh8udGlkaW5ncy52MS5Db252ZXJzYXRpb25DcmVhdGVkSAASMQoNbWVtYmVyc19hZGRlZBgRIAEoCzIYLnRpZGluZ3MudjEuTWVtYmVyc0FkZGVkSAASMwoObWVtYmVyX3JlbW92ZWQYEiABKAsyGS50aWRpbmdzLnYxLk1lbWJlclJlbW92ZWRIABI/ChRjb252ZXJzYXRpb25fdXBkYXRlZBgTIAEoCzIfLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uVXBkYXRlZEgAEjQKD21lbWJlcl9yb2xlX3NldBgUIAEoCzIZLnRpZGluZ3MudjEuTWVtYmVyUm9sZVNldEgAEi8KDG1lbWJlcl9tdXRlZBgVIAEoCzIXLnRpZGluZ3MudjEuTWVtYmVyTXV0ZWRIABIxCg1tZW1iZXJfYmFubmVkGBYgASgLMhgudGlkaW5ncy52MS5NZW1iZXJCYW5uZWRIABIzCg5pbnZpdGF0aW9uX3NldBgXIAEoCzIZLnRpZGluZ3MudjEuSW52aXRhdGlvblNldEgAEj0KE2NvbnZlcnNhdGlvbl9qb2luZWQYKCABKAsyHi50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbkpvaW5lZEgAEjkKEWNvbnZlcnNhdGlvbl9sZWZ0GCkgASgLMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25MZWZ0SABCBgoEYm9keUoECAcQCEoECAwQEEoECBgQKEoECCoQPVIQc2VuZGVyX2RldmljZV9pZFIQcmVhY3Rpb25fY2xlYXJlZFIObWVzc2FnZV9waW5uZWRSDWVwb2NoX2NoYW5nZWRSC2RyYWZ0X3NhdmVkUgxib29rbWFya19zZXRSE2NvbnZlcnNhdGlvbl9oaWRkZW5SDW1hcmtlZF91bnJlYWRSDmRldmljZV9jaGFuZ2VkIkkKDU1lc3NhZ2VFZGl0ZWQSCwoDc2VxGAEgASgDEisKB2NvbnRlbnQYAiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50Ih0KDk1lc3NhZ2VEZWxldGVkEgsKA3NlcRgBIAEoAyI+CgtSZWFjdGlvblNldBILCgNzZXEYASABKAMSEAoIcmVhY3Rpb24YAiABKAkSEAoIcmVwbGFjZWQYAyABKAkidQoTQ29udmVyc2F0aW9uQ3JlYXRlZBIqCgRraW5kGAEgASgOMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25LaW5kEg0KBXRpdGxlGAIgASgJEiMKB21lbWJlcnMYAyADKAsyEi50aWRpbmdzLnYxLk1lbWJlciJgCgxNZW1iZXJzQWRkZWQSIwoHbWVtYmVycxgBIAMoCzISLnRpZGluZ3MudjEuTWVtYmVyEhQKDHdpdGhfaGlzdG9yeRgCIAEoCBIVCg1pbnZpdGF0aW9uX2lkGAMgASgJImUKDUludml0YXRpb25TZXQSFQoNaW52aXRhdGlvbl9pZBgBIAEoCRIMCgR1c2VzGAIgASgFEi8KC2V4cGlyZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJ7Cg1NZW1iZXJSZW1vdmVkEg8KB3VzZXJfaWQYASABKAkSJAoEcm9sZRgCIAEoDjIWLnRpZGluZ3MudjEuTWVtYmVyUm9sZRIzCg9iYW5fZXhwaXJlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIk8KC01lbWJlck11dGVkEg8KB3VzZXJfaWQYASABKAkSLwoLZXhwaXJlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlAKDE1lbWJlckJhbm5lZBIPCgd1c2VyX2lkGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI4Cg1NZW1iZXJSb2xlU2V0EicKB2NoYW5nZXMYASADKAsyFi50aWRpbmdzLnYxLlJvbGVDaGFuZ2UicgoKUm9sZUNoYW5nZRIPCgd1c2VyX2lkGAEgASgJEiQKBHJvbGUYAiABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUSLQoNcHJldmlvdXNfcm9sZRgDIAEoDjIWLnRpZGluZ3MudjEuTWVtYmVyUm9sZSJ6ChNDb252ZXJzYXRpb25VcGRhdGVkEjIKCHNldHRpbmdzGAEgASgLMiAudGlkaW5ncy52MS5Db252ZXJzYXRpb25TZXR0aW5ncxIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sisQEKEkNvbnZlcnNhdGlvbkpvaW5lZBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSKgoEa2luZBgCIAEoDjIcLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uS2luZBINCgV0aXRsZRgDIAEoCRILCgNzZXEYBCABKAMSJAoEcm9sZRgFIAEoDjIWLnRpZGluZ3MudjEuTWVtYmVyUm9sZRIUCgxwZWVyX3VzZXJfaWQYBiABKAkiOAoQQ29udmVyc2F0aW9uTGVmdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDYgZwcm90bzM", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_tidings_v1_conversation, file_tidings_v1_message]);
 
 /**
  * Entry is one durable change at one position of a log. A conversation is a log, and so is each user's inbox.
@@ -171,6 +171,14 @@ export type Entry = Message<"tidings.v1.Entry"> & {
      */
     value: MemberBanned;
     case: "memberBanned";
+  } | {
+    /**
+     * An invitation was made, changed or taken back.
+     *
+     * @generated from field: tidings.v1.InvitationSet invitation_set = 23;
+     */
+    value: InvitationSet;
+    case: "invitationSet";
   } | {
     /**
      * Inbox: the user became a member of a conversation.
@@ -336,6 +344,13 @@ export type MembersAdded = Message<"tidings.v1.MembersAdded"> & {
    * @generated from field: bool with_history = 2;
    */
   withHistory: boolean;
+
+  /**
+   * The invitation by which the entry's user joined; empty when members were added by another.
+   *
+   * @generated from field: string invitation_id = 3;
+   */
+  invitationId: string;
 };
 
 /**
@@ -344,6 +359,41 @@ export type MembersAdded = Message<"tidings.v1.MembersAdded"> & {
  */
 export const MembersAddedSchema: GenMessage<MembersAdded> = /*@__PURE__*/
   messageDesc(file_tidings_v1_entry, 5);
+
+/**
+ * InvitationSet makes an invitation, changes it, or takes it back.
+ *
+ * @generated from message tidings.v1.InvitationSet
+ */
+export type InvitationSet = Message<"tidings.v1.InvitationSet"> & {
+  /**
+   * The invitation: the SHA-256 of its code, in lower-case hexadecimal digits.
+   *
+   * @generated from field: string invitation_id = 1;
+   */
+  invitationId: string;
+
+  /**
+   * How many may still join by it; 0: it was taken back.
+   *
+   * @generated from field: int32 uses = 2;
+   */
+  uses: number;
+
+  /**
+   * Until when. Not set when it was taken back.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 3;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message tidings.v1.InvitationSet.
+ * Use `create(InvitationSetSchema)` to create a new message.
+ */
+export const InvitationSetSchema: GenMessage<InvitationSet> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_entry, 6);
 
 /**
  * MemberRemoved ends a membership.
@@ -378,7 +428,7 @@ export type MemberRemoved = Message<"tidings.v1.MemberRemoved"> & {
  * Use `create(MemberRemovedSchema)` to create a new message.
  */
 export const MemberRemovedSchema: GenMessage<MemberRemoved> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 6);
+  messageDesc(file_tidings_v1_entry, 7);
 
 /**
  * MemberMuted keeps a member from posting, editing and reacting.
@@ -406,7 +456,7 @@ export type MemberMuted = Message<"tidings.v1.MemberMuted"> & {
  * Use `create(MemberMutedSchema)` to create a new message.
  */
 export const MemberMutedSchema: GenMessage<MemberMuted> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 7);
+  messageDesc(file_tidings_v1_entry, 8);
 
 /**
  * MemberBanned keeps everybody from adding an ex-member again.
@@ -434,7 +484,7 @@ export type MemberBanned = Message<"tidings.v1.MemberBanned"> & {
  * Use `create(MemberBannedSchema)` to create a new message.
  */
 export const MemberBannedSchema: GenMessage<MemberBanned> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 8);
+  messageDesc(file_tidings_v1_entry, 9);
 
 /**
  * MemberRoleSet gives members other roles.
@@ -455,7 +505,7 @@ export type MemberRoleSet = Message<"tidings.v1.MemberRoleSet"> & {
  * Use `create(MemberRoleSetSchema)` to create a new message.
  */
 export const MemberRoleSetSchema: GenMessage<MemberRoleSet> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 9);
+  messageDesc(file_tidings_v1_entry, 10);
 
 /**
  * RoleChange is a member's new role.
@@ -490,7 +540,7 @@ export type RoleChange = Message<"tidings.v1.RoleChange"> & {
  * Use `create(RoleChangeSchema)` to create a new message.
  */
 export const RoleChangeSchema: GenMessage<RoleChange> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 10);
+  messageDesc(file_tidings_v1_entry, 11);
 
 /**
  * ConversationUpdated changes settings of a conversation.
@@ -519,7 +569,7 @@ export type ConversationUpdated = Message<"tidings.v1.ConversationUpdated"> & {
  * Use `create(ConversationUpdatedSchema)` to create a new message.
  */
 export const ConversationUpdatedSchema: GenMessage<ConversationUpdated> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 11);
+  messageDesc(file_tidings_v1_entry, 12);
 
 /**
  * ConversationJoined tells all devices of a user of a new membership.
@@ -575,7 +625,7 @@ export type ConversationJoined = Message<"tidings.v1.ConversationJoined"> & {
  * Use `create(ConversationJoinedSchema)` to create a new message.
  */
 export const ConversationJoinedSchema: GenMessage<ConversationJoined> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 12);
+  messageDesc(file_tidings_v1_entry, 13);
 
 /**
  * ConversationLeft tells all devices of a user that a membership ended.
@@ -603,5 +653,5 @@ export type ConversationLeft = Message<"tidings.v1.ConversationLeft"> & {
  * Use `create(ConversationLeftSchema)` to create a new message.
  */
 export const ConversationLeftSchema: GenMessage<ConversationLeft> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 13);
+  messageDesc(file_tidings_v1_entry, 14);
 
