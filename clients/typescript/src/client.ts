@@ -57,98 +57,98 @@ export interface ClientParts {
  */
 export class CoreClient extends Operations implements HandleOwner {
   readonly config: ClientConfig;
-  private readonly clock: Clock;
-  private readonly random: Random;
-  private readonly tokens: TokenSource;
-  private readonly runner: Runner;
-  private readonly stream: EventStream;
-  private readonly handles = new Map<string, SendHandle>();
-  private opening: Promise<void> | undefined;
-  private leaveEnvironment = () => {};
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #tokens: TokenSource;
+  readonly #runner: Runner;
+  readonly #stream: EventStream;
+  readonly #handles = new Map<string, SendHandle>();
+  #opening: Promise<void> | undefined;
+  #leaveEnvironment = () => {};
 
   constructor(private readonly parts: ClientParts) {
     super();
     this.config = configOf(parts.config);
-    this.clock = parts.clock ?? systemClock;
-    this.random = parts.random ?? systemRandom;
-    this.tokens = new TokenSource(parts.tokenProvider);
-    this.runner = new Runner({
+    this.#clock = parts.clock ?? systemClock;
+    this.#random = parts.random ?? systemRandom;
+    this.#tokens = new TokenSource(parts.tokenProvider);
+    this.#runner = new Runner({
       config: this.config,
       store: parts.state ?? new MemoryStateStore(),
       transport: parts.transport,
-      tokens: this.tokens,
-      clock: this.clock,
-      random: this.random,
+      tokens: this.#tokens,
+      clock: this.#clock,
+      random: this.#random,
       // biome-ignore lint/suspicious/noConsole: what nobody asked to be told must still be seen somewhere
       warn: parts.warn ?? ((what, error) => console.warn(`tidings: ${what}:`, error)),
     });
-    this.runner.onOutcome = (outcome) => this.onOutcome(outcome);
-    this.runner.onEnd = () => {
-      for (const handle of this.handles.values()) {
+    this.#runner.onOutcome = (outcome) => this.#onOutcome(outcome);
+    this.#runner.onEnd = () => {
+      for (const handle of this.#handles.values()) {
         handle.settle();
       }
     };
-    this.stream = new EventStream(this.runner, this.clock);
+    this.#stream = new EventStream(this.#runner, this.#clock);
   }
 
   // Opening and closing
 
   /** Read the state and begin to connect; returns the client. Throws StateError when the state can't be used. */
   async open(): Promise<this> {
-    if (this.opening !== undefined) {
+    if (this.#opening !== undefined) {
       throw new TidingsError(Code.FAILED_PRECONDITION, "a client is opened once; make another one");
     }
-    this.opening = this.runner.start();
-    await this.opening;
-    this.leaveEnvironment =
+    this.#opening = this.#runner.start();
+    await this.#opening;
+    this.#leaveEnvironment =
       this.parts.environment?.({
-        wake: () => this.runner.wake(),
-        lost: (why) => this.runner.lost(why),
-      }) ?? this.leaveEnvironment;
+        wake: () => this.#runner.wake(),
+        lost: (why) => this.#runner.lost(why),
+      }) ?? this.#leaveEnvironment;
     return this;
   }
 
   /** Save and acknowledge what was applied, and let go of everything. The outbox is kept by the state store. */
   async close(): Promise<void> {
-    await this.opening?.catch(() => {});
-    this.leaveEnvironment();
-    await this.runner.stop();
+    await this.#opening?.catch(() => {});
+    this.#leaveEnvironment();
+    await this.#runner.stop();
   }
 
   // The connection
 
   /** How the client stands to the server now. */
   get connection(): ConnectionState {
-    return this.runner.state;
+    return this.#runner.state;
   }
 
   /** Why the session is over for good, or the client closed. */
   get ended(): TidingsError | undefined {
-    return this.runner.ended;
+    return this.#runner.ended;
   }
 
   /** The user of the token, known after the first connection. */
   get userId(): string | undefined {
-    return this.runner.core.session.userId || undefined;
+    return this.#runner.core.session.userId || undefined;
   }
 
   /** The device of the token, known after the first connection. */
   get deviceId(): string | undefined {
-    return this.runner.core.session.deviceId || undefined;
+    return this.#runner.core.session.deviceId || undefined;
   }
 
   /** What is to be added to the device's clock to get the server's, in milliseconds; 0 until it is known. */
   get clockOffsetMs(): number {
-    return this.runner.core.clock.offsetMs(this.runner.now());
+    return this.#runner.core.clock.offsetMs(this.#runner.now());
   }
 
   /** Wait until the client is online, whatever happens meanwhile. Throws why the session ended, if it does. */
   async waitOnline(): Promise<void> {
-    while (this.runner.state.status !== "online") {
-      if (this.runner.ended !== undefined) {
-        throw this.runner.ended;
+    while (this.#runner.state.status !== "online") {
+      if (this.#runner.ended !== undefined) {
+        throw this.#runner.ended;
       }
-      await this.runner.changed();
+      await this.#runner.changed();
     }
   }
 
@@ -164,12 +164,12 @@ export class CoreClient extends Operations implements HandleOwner {
    * The iteration ends when the client is closed, and throws TidingsError when the session ended for good.
    */
   events(): AsyncIterableIterator<Event> {
-    return this.stream;
+    return this.#stream;
   }
 
   /** Say that an event was applied durably, and with it all events before it. For `autoApply: false`. */
   applied(event: Event): void {
-    this.runner.applied(event);
+    this.#runner.applied(event);
   }
 
   // Sending
@@ -186,9 +186,9 @@ export class CoreClient extends Operations implements HandleOwner {
     text: string,
     more: { replyTo?: string | null } = {},
   ): Promise<SendHandle> {
-    const { core } = this.runner;
-    if (this.runner.ended !== undefined) {
-      throw this.runner.ended;
+    const { core } = this.#runner;
+    if (this.#runner.ended !== undefined) {
+      throw this.#runner.ended;
     }
     check(conversationId !== "", "conversation_id", "a conversation is required");
     // The encoder would put U+FFFD in the place of half a character.
@@ -207,18 +207,18 @@ export class CoreClient extends Operations implements HandleOwner {
       );
     }
     const content = create(MessageContentSchema, { text, replyToMessageId: more.replyTo ?? "" });
-    return this.enqueue(conversationId, toBinary(MessageContentSchema, content));
+    return this.#enqueue(conversationId, toBinary(MessageContentSchema, content));
   }
 
-  private async enqueue(conversationId: string, content: Uint8Array): Promise<SendHandle> {
+  async #enqueue(conversationId: string, content: Uint8Array): Promise<SendHandle> {
     let made: SendHandle | undefined;
     try {
-      await this.runner.enqueue(conversationId, content, (item) => {
+      await this.#runner.enqueue(conversationId, content, (item) => {
         made = new SendHandle(this, item);
-        this.handles.set(made.messageId, made);
+        this.#handles.set(made.messageId, made);
       });
     } catch (error) {
-      this.handles.delete(made?.messageId ?? "");
+      this.#handles.delete(made?.messageId ?? "");
       throw error;
     }
     return made as unknown as SendHandle;
@@ -227,11 +227,11 @@ export class CoreClient extends Operations implements HandleOwner {
   /** The messages that wait in the outbox, those of earlier clients of the state included, in order. */
   pending(): SendHandle[] {
     const found: SendHandle[] = [];
-    for (const item of this.runner.core.outbox) {
+    for (const item of this.#runner.core.outbox) {
       if (item.state !== "failed") {
         const { messageId } = item.message;
-        const handle = this.handles.get(messageId) ?? new SendHandle(this, item);
-        this.handles.set(messageId, handle);
+        const handle = this.#handles.get(messageId) ?? new SendHandle(this, item);
+        this.#handles.set(messageId, handle);
         found.push(handle);
       }
     }
@@ -240,17 +240,17 @@ export class CoreClient extends Operations implements HandleOwner {
 
   /** Take a message out of the outbox, also a failed one. See SendHandle.cancel. Throws StateError. */
   async discard(messageId: string): Promise<boolean> {
-    const item = this.runner.core.outbox.get(messageId);
+    const item = this.#runner.core.outbox.get(messageId);
     if (item === undefined || item.state === "held") {
       return false;
     }
     if (item.state === "failed") {
-      this.runner.forgetFailed(messageId);
+      this.#runner.forgetFailed(messageId);
       return true;
     }
-    await this.runner.discard(item);
-    const handle = this.handles.get(messageId);
-    this.handles.delete(messageId);
+    await this.#runner.discard(item);
+    const handle = this.#handles.get(messageId);
+    this.#handles.delete(messageId);
     if (handle !== undefined) {
       handle.error = new TidingsError(Code.CANCELLED, "the message was taken out of the outbox");
       handle.settle();
@@ -260,19 +260,19 @@ export class CoreClient extends Operations implements HandleOwner {
 
   /** The application knows that a message has failed. @internal */
   forgetFailed(messageId: string): void {
-    this.runner.forgetFailed(messageId);
+    this.#runner.forgetFailed(messageId);
   }
 
-  private onOutcome(outcome: Outcome): void {
+  #onOutcome(outcome: Outcome): void {
     const before = outcome.type === "messagePending" ? outcome.replaces : outcome.messageId;
-    const handle = this.handles.get(before ?? "");
+    const handle = this.#handles.get(before ?? "");
     if (handle === undefined) {
       return;
     }
-    this.handles.delete(before ?? "");
+    this.#handles.delete(before ?? "");
     if (outcome.type === "messagePending") {
       handle.messageId = outcome.messageId;
-      this.handles.set(outcome.messageId, handle);
+      this.#handles.set(outcome.messageId, handle);
     } else if (outcome.type === "messageSent") {
       handle.seq = outcome.seq;
       handle.settle();
@@ -292,51 +292,51 @@ export class CoreClient extends Operations implements HandleOwner {
     method: DescMethodUnary<I, O>,
     request: MessageInitShape<I>,
   ): Promise<MessageShape<O>> {
-    const deadline = this.clock.now() + this.config.callTimeout;
+    const deadline = this.#clock.now() + this.config.callTimeout;
     const message = create(method.input, request);
     let renewed = false;
     for (let attempt = 0; ; attempt += 1) {
-      const token = await this.tokenFor(method.name, deadline);
+      const token = await this.#tokenFor(method.name, deadline);
       try {
-        const left = Math.max(1, deadline - this.clock.now());
+        const left = Math.max(1, deadline - this.#clock.now());
         return await this.parts.transport.call(method, message, token, left);
       } catch (error) {
         if (!(error instanceof TidingsError)) {
           throw error;
         }
         if (error.code === Code.UNAUTHENTICATED && !renewed) {
-          this.tokens.refused(token);
+          this.#tokens.refused(token);
           renewed = true;
           continue;
         }
-        await this.mayPass(error, attempt, deadline);
+        await this.#mayPass(error, attempt, deadline);
       }
     }
   }
 
-  private async tokenFor(what: string, deadline: number): Promise<string> {
-    if (this.runner.ended instanceof ClientClosed) {
-      throw this.runner.ended;
+  async #tokenFor(what: string, deadline: number): Promise<string> {
+    if (this.#runner.ended instanceof ClientClosed) {
+      throw this.#runner.ended;
     }
-    return this.within(deadline, this.runner.token(), `${what}: no token came in time`);
+    return this.#within(deadline, this.#runner.token(), `${what}: no token came in time`);
   }
 
   /** Wait until a call may be tried again; throws the error where that doesn't help or is too late. */
-  private async mayPass(error: TidingsError, attempt: number, deadline: number): Promise<void> {
-    const delay = backoffOf(this.config).delay(attempt, this.random, error.retryAfter);
+  async #mayPass(error: TidingsError, attempt: number, deadline: number): Promise<void> {
+    const delay = backoffOf(this.config).delay(attempt, this.#random, error.retryAfter);
     const passing =
       error.code === Code.UNAVAILABLE ||
       (error.code === Code.RESOURCE_EXHAUSTED && error.retryAfter !== undefined);
-    if (!passing || this.clock.now() + delay >= deadline) {
+    if (!passing || this.#clock.now() + delay >= deadline) {
       throw error;
     }
-    await this.runner.sleep(delay);
+    await this.#runner.sleep(delay);
   }
 
-  private async within<T>(deadline: number, work: Promise<T>, what: string): Promise<T> {
+  async #within<T>(deadline: number, work: Promise<T>, what: string): Promise<T> {
     let cancel = () => {};
     const over = new Promise<never>((_, reject) => {
-      cancel = this.clock.after(Math.max(0, deadline - this.clock.now()), () =>
+      cancel = this.#clock.after(Math.max(0, deadline - this.#clock.now()), () =>
         reject(new TidingsError(Code.DEADLINE_EXCEEDED, what)),
       );
     });
@@ -348,19 +348,23 @@ export class CoreClient extends Operations implements HandleOwner {
   }
 
   protected async ownUserId(): Promise<string> {
-    const deadline = this.clock.now() + this.config.callTimeout;
+    const deadline = this.#clock.now() + this.config.callTimeout;
     while (this.userId === undefined) {
-      if (this.runner.ended !== undefined) {
-        throw this.runner.ended;
+      if (this.#runner.ended !== undefined) {
+        throw this.#runner.ended;
       }
-      await this.within(deadline, this.runner.changed(), "the client has never been connected yet");
+      await this.#within(
+        deadline,
+        this.#runner.changed(),
+        "the client has never been connected yet",
+      );
     }
     return this.userId;
   }
 
   protected newId(): string {
-    const { ids, clock } = this.runner.core;
-    return ids.make(clock.nowMs(this.runner.now()));
+    const { ids, clock } = this.#runner.core;
+    return ids.make(clock.nowMs(this.#runner.now()));
   }
 }
 

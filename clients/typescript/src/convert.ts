@@ -8,13 +8,20 @@ import type * as conversationPb from "./gen/tidings/v1/conversation_pb.js";
 import type * as entryPb from "./gen/tidings/v1/entry_pb.js";
 import { EntrySchema } from "./gen/tidings/v1/entry_pb.js";
 import type * as errorPb from "./gen/tidings/v1/error_pb.js";
-import { ErrorReason } from "./gen/tidings/v1/error_pb.js";
+import { ErrorReasonSchema } from "./gen/tidings/v1/error_pb.js";
 import type * as messagePb from "./gen/tidings/v1/message_pb.js";
 import type * as presencePb from "./gen/tidings/v1/presence_service_pb.js";
 import type * as models from "./models.js";
 
 const KINDS: readonly models.ConversationKind[] = ["unspecified", "direct", "group"];
-const ROLES: readonly models.MemberRole[] = ["unspecified", "member", "owner"];
+const ROLES: readonly models.MemberRole[] = [
+  "unspecified",
+  "member",
+  "owner",
+  "admin",
+  "moderator",
+  "guest",
+];
 const SCALES: readonly models.ScaleClass[] = ["unspecified", "small", "group", "channel"];
 const AVAILABILITIES: readonly models.Availability[] = [
   "unspecified",
@@ -52,7 +59,7 @@ export function durationMs(duration: Duration): number {
 /** The error of a command. */
 export function errorOf(error: errorPb.Error | undefined): TidingsError {
   // A reason newer than this SDK: its number is still something to search for.
-  const reason = ErrorReason[error?.reason ?? 0] ?? String(error?.reason);
+  const reason = ErrorReasonSchema.value[error?.reason ?? 0]?.localName ?? String(error?.reason);
   return new TidingsError(codeOf(error?.code ?? 2), error?.message ?? "", {
     reason: reason === "UNSPECIFIED" ? "" : reason,
     field: error?.field ?? "",
@@ -91,6 +98,9 @@ export function conversationOf(
     joinSeq: Number(conversation.joinSeq),
     readSeq: Number(conversation.readSeq),
     unreadCount: Number(conversation.unreadCount),
+    description: conversation.description,
+    picture: conversation.picture,
+    customData: conversation.customData,
   };
 }
 
@@ -195,6 +205,8 @@ function membershipOf(entry: entryPb.Entry, base: events.LogEntry): events.Entry
       };
     case "memberRemoved":
       return { type: "memberRemoved", ...base, removedUserId: body.value.userId };
+    case "conversationUpdated":
+      return { type: "conversationUpdated", ...base, settings: settingsOf(body.value) };
     case "conversationJoined":
       return {
         type: "conversationJoined",
@@ -216,4 +228,28 @@ function membershipOf(entry: entryPb.Entry, base: events.LogEntry): events.Entry
     default:
       return { type: "unknownEntry", ...base, raw: toBinary(EntrySchema, entry) };
   }
+}
+
+/** The names of settings in the contract's masks. */
+const SETTINGS = {
+  title: "title",
+  description: "description",
+  picture: "picture",
+  customData: "custom_data",
+} as const;
+
+type Setting = keyof typeof SETTINGS;
+
+/** The settings that a mask names. */
+function settingsOf(updated: entryPb.ConversationUpdated): models.ConversationSettings {
+  const named = new Set(updated.updateMask?.paths);
+  const changed = (Object.keys(SETTINGS) as Setting[]).filter((name) => named.has(SETTINGS[name]));
+  return Object.fromEntries(changed.map((name) => [name, updated.settings?.[name] ?? ""]));
+}
+
+/** The mask that names the settings given. */
+export function maskOf(settings: models.ConversationSettings): string[] {
+  return (Object.keys(SETTINGS) as Setting[])
+    .filter((name) => settings[name] !== undefined)
+    .map((name) => SETTINGS[name]);
 }

@@ -63,21 +63,21 @@ export class SessionCore {
   tokenExpireMs: number | undefined;
   welcomed = false;
   synced = false;
-  private readonly unsaved = new Unsaved();
+  readonly #unsaved = new Unsaved();
   /** Whether positions aren't saved: the application doesn't know yet of the incarnation that they belong to. */
-  private withheld: boolean;
+  #withheld: boolean;
   /** While they differ nothing is handed on: positions have gone back, and that is to be durable first. */
-  private gate = 0;
-  private openGate = 0;
+  #gate = 0;
+  #openGate = 0;
   // The connection.
-  private alive = false;
-  private greeted = false;
-  private hello: Hello | undefined;
-  private control: Command[] = [];
-  private commands = new Map<bigint, Outgoing | "hello" | "refreshToken">();
-  private nextCommand = 1n;
-  private acks = new Map<string, number>();
-  private nextSession: StoredSession | undefined;
+  #alive = false;
+  #greeted = false;
+  #hello: Hello | undefined;
+  #control: Command[] = [];
+  #commands = new Map<bigint, Outgoing | "hello" | "refreshToken">();
+  #nextCommand = 1n;
+  #acks = new Map<string, number>();
+  #nextSession: StoredSession | undefined;
 
   constructor(
     state: StoredState,
@@ -91,11 +91,11 @@ export class SessionCore {
     this.logs = new LogTable(state.cursors);
     this.outbox = new Outbox(backoffOf(config), random);
     this.events = new EventQueue(config.maxQueuedEvents);
-    this.sends = new Sends(this.outbox, this.ids, this.clock, this.events, this.unsaved);
+    this.sends = new Sends(this.outbox, this.ids, this.clock, this.events, this.#unsaved);
     this.limits = assumed(config.window, config.beaconInterval);
-    this.withheld = !state.session.announced;
-    if (this.withheld) {
-      this.announce();
+    this.#withheld = !state.session.announced;
+    if (this.#withheld) {
+      this.#announce();
     }
     for (const message of state.messages) {
       this.sends.restore(message);
@@ -111,20 +111,20 @@ export class SessionCore {
 
   /** Whether `nextEvent` has one. */
   get hasEvents(): boolean {
-    return this.events.size > 0 && this.gate === this.openGate;
+    return this.events.size > 0 && this.#gate === this.#openGate;
   }
 
   /** The application has dealt with an event, and with all that were handed on before it in the same log. */
   apply(event: Event): void {
     if (event.type === "incarnationChanged") {
-      if (this.withheld && event.incarnation === this.session.incarnation) {
-        this.withheld = false;
+      if (this.#withheld && event.incarnation === this.session.incarnation) {
+        this.#withheld = false;
         this.session = { ...this.session, announced: true };
-        this.unsaved.session(this.session);
+        this.#unsaved.session(this.session);
       }
     } else if (event.type === "messageFailed") {
       this.sends.forgetFailed(event.messageId);
-    } else if (this.withheld) {
+    } else if (this.#withheld) {
       // It was handed on before the incarnation changed: its position means something else now.
     } else if (event.type === "gap" || event.type === "skipped") {
       this.logs.apply(event.conversationId, event.toSeq);
@@ -139,48 +139,48 @@ export class SessionCore {
   get savingDue(): boolean {
     // Positions that are withheld aren't taken: whoever saves what is due would never come to an end.
     const quarter = this.logs.unsavedPositions * 4 >= this.limits.window;
-    return this.unsaved.urgent || (quarter && !this.withheld);
+    return this.#unsaved.urgent || (quarter && !this.#withheld);
   }
 
   /** Whether something is to be saved soon. */
   get hasUnsaved(): boolean {
-    return this.unsaved.any || (this.logs.hasUnsaved && !this.withheld);
+    return this.#unsaved.any || (this.logs.hasUnsaved && !this.#withheld);
   }
 
   /** What is to be saved. The caller saves it, however often that takes, before it asks for more. */
   takeUnsaved(): Batch {
-    const batch = this.unsaved.take();
+    const batch = this.#unsaved.take();
     // Positions of a new incarnation aren't mixed with those of the old one.
-    if (!this.withheld) {
+    if (!this.#withheld) {
       batch.cursors = this.logs.takeUnsaved();
     }
-    batch.gate = this.gate;
+    batch.gate = this.#gate;
     return batch;
   }
 
   /** What was taken is saved: acknowledge it to the server, and let go on what waited for it. */
   saved(batch: Batch): void {
-    this.openGate = Math.max(this.openGate, batch.gate);
+    this.#openGate = Math.max(this.#openGate, batch.gate);
     for (const [log, cursor] of batch.cursors) {
       // Both may have gone back meanwhile.
       log.saved = Math.max(log.saved, Math.min(cursor.seq, log.applied));
-      this.ack(log);
+      this.#ack(log);
     }
     for (const message of batch.updated.values()) {
       this.sends.updated(message);
     }
   }
 
-  private ack(log: Log): void {
+  #ack(log: Log): void {
     const seq = this.welcomed ? log.toAck() : 0;
     if (seq) {
-      this.acks.set(log.name, seq);
+      this.#acks.set(log.name, seq);
     }
   }
 
-  private closeGate(): void {
-    this.gate += 1;
-    this.unsaved.urgent = true;
+  #closeGate(): void {
+    this.#gate += 1;
+    this.#unsaved.urgent = true;
   }
 
   // The connection
@@ -188,9 +188,9 @@ export class SessionCore {
   /** A connection is there: the next frame is hello. */
   connected(): void {
     this.disconnected();
-    this.alive = true;
+    this.#alive = true;
     const named = this.logs.hello(MAX_HELLO_CURSORS);
-    this.hello = create(HelloSchema, {
+    this.#hello = create(HelloSchema, {
       incarnation: this.session.incarnation,
       cursors: named.map(({ log, seq }) => ({ conversationId: log, seq: BigInt(seq) })),
       window: this.config.window,
@@ -201,20 +201,20 @@ export class SessionCore {
 
   /** The connection is gone. */
   disconnected(): void {
-    this.alive = this.welcomed = this.greeted = this.synced = false;
-    this.hello = undefined;
-    this.nextSession = undefined;
-    this.control = [];
-    this.commands.clear();
-    this.nextCommand = 1n;
-    this.acks.clear();
+    this.#alive = this.welcomed = this.#greeted = this.synced = false;
+    this.#hello = undefined;
+    this.#nextSession = undefined;
+    this.#control = [];
+    this.#commands.clear();
+    this.#nextCommand = 1n;
+    this.#acks.clear();
     this.outbox.reconnect();
   }
 
   /** Give the session a new token. */
   refreshToken(token: string): void {
     if (this.welcomed) {
-      this.control.push(
+      this.#control.push(
         create(CommandSchema, { command: { case: "refreshToken", value: { token } } }),
       );
     }
@@ -222,29 +222,29 @@ export class SessionCore {
 
   /** The next frame to send. */
   nextFrame(now: number): ChatRequest | undefined {
-    if (!this.alive) {
+    if (!this.#alive) {
       return undefined;
     }
     const request = create(ChatRequestSchema);
-    if (this.hello !== undefined) {
-      const hello = create(CommandSchema, { command: { case: "hello", value: this.hello } });
-      this.hello = undefined;
-      this.add(request, hello, "hello");
+    if (this.#hello !== undefined) {
+      const hello = create(CommandSchema, { command: { case: "hello", value: this.#hello } });
+      this.#hello = undefined;
+      this.#add(request, hello, "hello");
       return request;
     }
     if (!this.welcomed) {
       return undefined;
     }
-    for (const command of this.control.splice(0)) {
-      this.add(request, command, "refreshToken");
+    for (const command of this.#control.splice(0)) {
+      this.#add(request, command, "refreshToken");
     }
-    this.addSends(request, now);
-    for (const [conversationId, seq] of this.acks) {
+    this.#addSends(request, now);
+    for (const [conversationId, seq] of this.#acks) {
       if (request.acks.length >= MAX_FRAME_ACKS) {
         break;
       }
       request.acks.push({ $typeName: "tidings.v1.Ack", conversationId, seq: BigInt(seq) });
-      this.acks.delete(conversationId);
+      this.#acks.delete(conversationId);
     }
     return request.commands.length > 0 || request.acks.length > 0 ? request : undefined;
   }
@@ -254,18 +254,14 @@ export class SessionCore {
     return this.welcomed ? this.outbox.wakeAt() : undefined;
   }
 
-  private add(
-    request: ChatRequest,
-    command: Command,
-    what: Outgoing | "hello" | "refreshToken",
-  ): void {
-    command.commandId = this.nextCommand;
-    this.commands.set(this.nextCommand, what);
-    this.nextCommand += 1n;
+  #add(request: ChatRequest, command: Command, what: Outgoing | "hello" | "refreshToken"): void {
+    command.commandId = this.#nextCommand;
+    this.#commands.set(this.#nextCommand, what);
+    this.#nextCommand += 1n;
     request.commands.push(command);
   }
 
-  private addSends(request: ChatRequest, now: number): void {
+  #addSends(request: ChatRequest, now: number): void {
     this.outbox.wake(now);
     const room = Math.max(1, Math.floor(this.limits.maxCommandsInFlight / 2));
     let budget = Math.min(MAX_FRAME_BYTES, this.limits.maxFrameBytes / 2);
@@ -286,7 +282,7 @@ export class SessionCore {
           },
         },
       });
-      this.add(request, command, item);
+      this.#add(request, command, item);
       budget -= content.length + 200;
     }
   }
@@ -295,14 +291,14 @@ export class SessionCore {
   receive(frame: ChatResponse, now: number): Action[] {
     const actions: Action[] = [];
     for (const { event } of frame.events) {
-      if (!this.alive) {
+      if (!this.#alive) {
         break;
       }
-      if (!this.greeted && AFTER_HELLO.has(event.case ?? "")) {
-        actions.push(this.leave(`the server sent ${event.case} before the result of hello`));
+      if (!this.#greeted && AFTER_HELLO.has(event.case ?? "")) {
+        actions.push(this.#leave(`the server sent ${event.case} before the result of hello`));
         break;
       }
-      const action = this.take(event, now);
+      const action = this.#take(event, now);
       if (action !== undefined) {
         actions.push(action);
       }
@@ -310,36 +306,36 @@ export class SessionCore {
     return actions;
   }
 
-  private take(event: EventBody, now: number): Taken {
+  #take(event: EventBody, now: number): Taken {
     switch (event.case) {
       case "entry":
-        return this.onEntry(event.value);
+        return this.#onEntry(event.value);
       case "result":
-        return this.onResult(event.value, now);
+        return this.#onResult(event.value, now);
       case "welcome":
-        return this.onWelcome(event.value, now);
+        return this.#onWelcome(event.value, now);
       case "skipped":
-        return this.onSkipped(event.value);
+        return this.#onSkipped(event.value);
       case "gap":
-        return this.onGap(event.value);
+        return this.#onGap(event.value);
       case "messageState":
-        return this.onMessageState(event.value);
+        return this.#onMessageState(event.value);
       case "syncComplete":
         this.synced = true;
         this.events.put({ type: "syncComplete", conversations: event.value.conversations });
         return undefined;
       case "receipt":
-        this.onReceipt(event.value);
+        this.#onReceipt(event.value);
         return undefined;
       case "beacon":
-        return this.onBeacon(event.value, now);
+        return this.#onBeacon(event.value, now);
       case "tokenExpiring":
         this.tokenExpireMs = msOf(event.value.tokenExpireTime);
         return { type: "refreshToken" };
       case "goingAway":
         return { type: "goAway", delay: event.value.reconnectDelayMs };
       case "sessionEnded":
-        return this.onSessionEnded(event.value);
+        return this.#onSessionEnded(event.value);
       default:
         // Newer than this SDK.
         return undefined;
@@ -347,18 +343,18 @@ export class SessionCore {
   }
 
   /** Stop taking anything from this connection, and have everything not handed on sent again on the next one. */
-  private leave(why: string): Reconnect {
-    this.alive = false;
+  #leave(why: string): Reconnect {
+    this.#alive = false;
     this.events.dropLogs();
     this.logs.rewind();
     return { type: "reconnect", error: new TidingsError(Code.UNAVAILABLE, why) };
   }
 
-  private onWelcome(welcome: pb.Welcome, now: number): Taken {
+  #onWelcome(welcome: pb.Welcome, now: number): Taken {
     const stored = this.session;
     const { userId, deviceId, incarnation } = welcome;
     if (stored.userId && (stored.userId !== userId || stored.deviceId !== deviceId)) {
-      this.alive = false;
+      this.#alive = false;
       const error = new StateError(
         `the state belongs to user "${stored.userId}", device "${stored.deviceId}", ` +
           `and the token to user "${userId}", device "${deviceId}"`,
@@ -373,16 +369,16 @@ export class SessionCore {
     this.welcomed = true;
     const session = { ...stored, userId, deviceId, incarnation };
     if (stored.incarnation && stored.incarnation !== incarnation) {
-      this.nextSession = { ...session, announced: false };
+      this.#nextSession = { ...session, announced: false };
     } else if (stored.userId !== userId || stored.incarnation !== incarnation) {
       this.session = session;
-      this.unsaved.session(session);
+      this.#unsaved.session(session);
     }
     this.sends.sealAll(now);
     return undefined;
   }
 
-  private onEntry(entry: (EventBody & { case: "entry" })["value"]): Taken {
+  #onEntry(entry: (EventBody & { case: "entry" })["value"]): Taken {
     const log = this.logs.get(entry.conversationId);
     const seq = Number(entry.seq);
     const step = log.advance(seq, seq);
@@ -392,27 +388,27 @@ export class SessionCore {
       }
       this.events.putInLog(log, seq, (userId) => entryOf(entry, userId));
     }
-    return this.after(step, log, seq);
+    return this.#after(step, log, seq);
   }
 
   /** What positions that aren't the next mean: old ones were meant to be acknowledged, missed ones to be sent again. */
-  private after(step: "next" | "old" | "missed", log: Log, seq: number): Taken {
+  #after(step: "next" | "old" | "missed", log: Log, seq: number): Taken {
     if (step === "missed") {
       log.suspect = true;
-      return this.leave(`${log.name} went from ${log.received} to ${seq}`);
+      return this.#leave(`${log.name} went from ${log.received} to ${seq}`);
     }
     if (step === "old") {
-      this.ack(log);
+      this.#ack(log);
     }
     return undefined;
   }
 
-  private onSkipped(skipped: pb.Skipped): Taken {
+  #onSkipped(skipped: pb.Skipped): Taken {
     const log = this.logs.get(skipped.conversationId);
     const fromSeq = Number(skipped.fromSeq);
     const toSeq = Number(skipped.toSeq);
     if (!log.toldStates) {
-      return this.after(this.logs.skip(log, fromSeq, toSeq), log, fromSeq);
+      return this.#after(this.logs.skip(log, fromSeq, toSeq), log, fromSeq);
     }
     // The application must have applied the states before these positions count as applied.
     const step = log.advance(fromSeq, toSeq);
@@ -420,10 +416,10 @@ export class SessionCore {
       const event: Skipped = { type: "skipped", conversationId: log.name, fromSeq, toSeq };
       this.events.putInLog(log, toSeq, () => event);
     }
-    return this.after(step, log, fromSeq);
+    return this.#after(step, log, fromSeq);
   }
 
-  private onGap(gap: pb.Gap): Taken {
+  #onGap(gap: pb.Gap): Taken {
     const log = this.logs.get(gap.conversationId);
     const fromSeq = Number(gap.fromSeq);
     const toSeq = Number(gap.toSeq);
@@ -439,17 +435,17 @@ export class SessionCore {
       };
       this.events.putInLog(log, toSeq, () => event);
     }
-    return this.after(step, log, fromSeq);
+    return this.#after(step, log, fromSeq);
   }
 
-  private onMessageState(state: (EventBody & { case: "messageState" })["value"]): Taken {
+  #onMessageState(state: (EventBody & { case: "messageState" })["value"]): Taken {
     const log = this.logs.get(state.conversationId);
     log.toldStates = true;
     this.events.putInLog(log, 0, () => stateOf(state));
     return undefined;
   }
 
-  private onReceipt(receipt: pb.ReceiptUpdate): void {
+  #onReceipt(receipt: pb.ReceiptUpdate): void {
     this.events.putReceipt({
       type: "receipt",
       conversationId: receipt.conversationId,
@@ -459,7 +455,7 @@ export class SessionCore {
     });
   }
 
-  private onBeacon(beacon: pb.Beacon, now: number): Taken {
+  #onBeacon(beacon: pb.Beacon, now: number): Taken {
     this.clock.set(msOf(beacon.serverTime), now);
     if (!beacon.level || !this.synced) {
       return undefined;
@@ -468,20 +464,20 @@ export class SessionCore {
     if (digest === beacon.digest && conversations === beacon.conversations) {
       return undefined;
     }
-    return this.leave("the digest of the positions differs from the server's");
+    return this.#leave("the digest of the positions differs from the server's");
   }
 
-  private onSessionEnded(ended: pb.SessionEnded): Action {
-    this.alive = false;
+  #onSessionEnded(ended: pb.SessionEnded): Action {
+    this.#alive = false;
     const error = errorOf(ended.error);
     return ended.reconnect
       ? { type: "reconnect", error, delay: error.retryAfter }
       : { type: "end", error };
   }
 
-  private onResult(result: pb.CommandResult, now: number): Taken {
-    const what = this.commands.get(result.commandId);
-    this.commands.delete(result.commandId);
+  #onResult(result: pb.CommandResult, now: number): Taken {
+    const what = this.#commands.get(result.commandId);
+    this.#commands.delete(result.commandId);
     const outcome = result.outcome;
     const error = outcome.case === "error" ? errorOf(outcome.value) : undefined;
     if (what instanceof Outgoing) {
@@ -492,17 +488,17 @@ export class SessionCore {
     }
     if (what === "hello") {
       if (error !== undefined) {
-        return this.onHelloRefused(error);
+        return this.#onHelloRefused(error);
       }
-      this.onHelloTaken(outcome.case === "hello" ? outcome.value.refusedCursors : []);
+      this.#onHelloTaken(outcome.case === "hello" ? outcome.value.refusedCursors : []);
     } else if (what === "refreshToken" && outcome.case === "refreshToken") {
       this.tokenExpireMs = msOf(outcome.value.tokenExpireTime);
     }
     return undefined;
   }
 
-  private onHelloRefused(error: TidingsError): Action {
-    this.alive = false;
+  #onHelloRefused(error: TidingsError): Action {
+    this.#alive = false;
     const final: Code[] = [Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED, Code.UNAUTHENTICATED];
     return final.includes(error.code)
       ? { type: "end", error }
@@ -510,10 +506,10 @@ export class SessionCore {
   }
 
   /** The session is open. Of some logs the server has less than was applied here: its position holds instead. */
-  private onHelloTaken(refusals: readonly pb.CursorRefusal[]): void {
-    this.greeted = true;
-    const session = this.nextSession;
-    this.nextSession = undefined;
+  #onHelloTaken(refusals: readonly pb.CursorRefusal[]): void {
+    this.#greeted = true;
+    const session = this.#nextSession;
+    this.#nextSession = undefined;
     if (session !== undefined) {
       // Another incarnation: only what was named in hello was compared with it.
       this.events.dropLogs();
@@ -525,20 +521,20 @@ export class SessionCore {
       log.reset(Number(refusal.seq));
       if (session === undefined) {
         this.logs.touch(log);
-        this.closeGate();
+        this.#closeGate();
         this.events.put({ type: "positionLost", conversationId: log.name, seq: log.received });
       }
     }
     if (session !== undefined) {
       this.session = session;
-      this.withheld = true;
-      this.unsaved.session(session, this.logs.stored());
-      this.closeGate();
-      this.announce();
+      this.#withheld = true;
+      this.#unsaved.session(session, this.logs.stored());
+      this.#closeGate();
+      this.#announce();
     }
   }
 
-  private announce(): void {
+  #announce(): void {
     const positions = new Map<string, number>();
     for (const log of this.logs) {
       if (log.received) {

@@ -1,7 +1,7 @@
 /** What a client is told: typed events, plain objects told apart by `type`, in the order in which they are to be applied. */
 
 import type { TidingsError } from "./errors.js";
-import type { ConversationKind, Member, MemberRole } from "./models.js";
+import type { ConversationKind, ConversationSettings, Member, MemberRole } from "./models.js";
 
 /** One durable change at one position of a log. */
 export interface LogEntry {
@@ -125,6 +125,12 @@ export interface MembersAdded extends LogEntry {
 export interface MemberRemoved extends LogEntry {
   readonly type: "memberRemoved";
   readonly removedUserId: string;
+}
+
+/** Settings of the conversation were changed; those that aren't named were not. */
+export interface ConversationUpdated extends LogEntry {
+  readonly type: "conversationUpdated";
+  readonly settings: ConversationSettings;
 }
 
 /** The own user became a member of a conversation (an entry of the inbox). */
@@ -301,6 +307,7 @@ export type Entry =
   | ConversationCreated
   | MembersAdded
   | MemberRemoved
+  | ConversationUpdated
   | ConversationJoined
   | ConversationLeft
   | UnknownEntry;

@@ -27,40 +27,40 @@ export interface FoldedMessage {
  * already is passed over, and one that comes before its message waits for it. What lies in a gap has to be fetched.
  */
 export class MessageFold implements Iterable<FoldedMessage> {
-  private messages = new Map<number, FoldedMessage>();
+  #messages = new Map<number, FoldedMessage>();
   /** Changes of messages that aren't held, in their order. */
-  private readonly waiting = new Map<number, MessageChange[]>();
-  private waitingCount = 0;
+  readonly #waiting = new Map<number, MessageChange[]>();
+  #waitingCount = 0;
 
   get size(): number {
-    return this.messages.size;
+    return this.#messages.size;
   }
 
   /** The messages, by position. */
   [Symbol.iterator](): Iterator<FoldedMessage> {
-    return [...this.messages.values()].sort((a, b) => a.message.seq - b.message.seq).values();
+    return [...this.#messages.values()].sort((a, b) => a.message.seq - b.message.seq).values();
   }
 
   /** The message at a position, when it is held. */
   get(seq: number): FoldedMessage | undefined {
-    return this.messages.get(seq);
+    return this.#messages.get(seq);
   }
 
   /** Take an event of the conversation; returns the position of the message that looks otherwise now, if one does. */
   take(event: Event): number | undefined {
     switch (event.type) {
       case "message":
-        return this.takeMessage(event);
+        return this.#takeMessage(event);
       case "messageState":
-        return this.takeState(event);
+        return this.#takeState(event);
       case "messageEdited":
       case "messageDeleted":
       case "reactionSet":
-        return this.takeChange(event);
+        return this.#takeChange(event);
       case "gap": {
         // What is held of it was never known to be applied: what became of it may be in the gap as well.
         const first = event.staleFromSeq || event.fromSeq;
-        for (const seq of this.messages.keys()) {
+        for (const seq of this.#messages.keys()) {
           if (first <= seq && seq <= event.toSeq) {
             this.forget(seq);
           }
@@ -74,7 +74,7 @@ export class MessageFold implements Iterable<FoldedMessage> {
 
   /** Hold the message at a position no more. */
   forget(seq: number): void {
-    this.messages.delete(seq);
+    this.#messages.delete(seq);
   }
 
   /**
@@ -83,64 +83,64 @@ export class MessageFold implements Iterable<FoldedMessage> {
    * Messages before the position that were changed beyond it are dropped too, and have to be fetched again.
    */
   drop(seq: number): void {
-    for (const [at, held] of this.messages) {
+    for (const [at, held] of this.#messages) {
       if (at > seq || held.state.asOf > seq) {
-        this.messages.delete(at);
+        this.#messages.delete(at);
       }
     }
-    this.waiting.clear();
-    this.waitingCount = 0;
+    this.#waiting.clear();
+    this.#waitingCount = 0;
   }
 
-  private takeMessage(message: Message): number | undefined {
-    const held = this.messages.get(message.seq);
+  #takeMessage(message: Message): number | undefined {
+    const held = this.#messages.get(message.seq);
     const state = message.state ?? untouched(message);
     if (held !== undefined && held.state.asOf >= state.asOf) {
       return undefined;
     }
     let folded = foldedOf({ ...message, state: null }, state);
-    const waiting = this.waiting.get(message.seq) ?? [];
-    this.waiting.delete(message.seq);
-    this.waitingCount -= waiting.length;
+    const waiting = this.#waiting.get(message.seq) ?? [];
+    this.#waiting.delete(message.seq);
+    this.#waitingCount -= waiting.length;
     for (const change of waiting) {
       folded = changed(folded, change);
     }
-    this.messages.set(message.seq, folded);
+    this.#messages.set(message.seq, folded);
     return message.seq;
   }
 
-  private takeState(state: MessageState): number | undefined {
-    const held = this.messages.get(state.seq);
+  #takeState(state: MessageState): number | undefined {
+    const held = this.#messages.get(state.seq);
     if (held === undefined || held.state.asOf >= state.asOf) {
       return undefined;
     }
-    this.messages.set(state.seq, foldedOf(held.message, state));
+    this.#messages.set(state.seq, foldedOf(held.message, state));
     return state.seq;
   }
 
-  private takeChange(change: MessageChange): number | undefined {
-    const held = this.messages.get(change.messageSeq);
+  #takeChange(change: MessageChange): number | undefined {
+    const held = this.#messages.get(change.messageSeq);
     if (held === undefined) {
-      this.wait(change);
+      this.#wait(change);
       return undefined;
     }
     const folded = changed(held, change);
     if (folded === held) {
       return undefined;
     }
-    this.messages.set(change.messageSeq, folded);
+    this.#messages.set(change.messageSeq, folded);
     return change.messageSeq;
   }
 
-  private wait(change: MessageChange): void {
-    if (this.waitingCount >= MAX_WAITING) {
+  #wait(change: MessageChange): void {
+    if (this.#waitingCount >= MAX_WAITING) {
       // Whoever fetches them later gets newer states than these changes.
-      this.waiting.clear();
-      this.waitingCount = 0;
+      this.#waiting.clear();
+      this.#waitingCount = 0;
     }
-    const waiting = this.waiting.get(change.messageSeq) ?? [];
-    this.waiting.set(change.messageSeq, [...waiting, change]);
-    this.waitingCount += 1;
+    const waiting = this.#waiting.get(change.messageSeq) ?? [];
+    this.#waiting.set(change.messageSeq, [...waiting, change]);
+    this.#waitingCount += 1;
   }
 }
 

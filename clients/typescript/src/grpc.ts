@@ -43,9 +43,9 @@ interface Way {
 
 /** A Transport over gRPC. */
 export class GrpcTransport implements Transport {
-  private readonly targets: string[];
-  private way: Way;
-  private readonly left = new Map<Way, NodeJS.Timeout>();
+  readonly #targets: string[];
+  #way: Way;
+  readonly #left = new Map<Way, NodeJS.Timeout>();
 
   /**
    * @param targets "host:port", or several of them, of which the first is taken until it goes away.
@@ -55,18 +55,18 @@ export class GrpcTransport implements Transport {
     targets: string | readonly string[],
     private readonly options: GrpcOptions = {},
   ) {
-    this.targets = typeof targets === "string" ? [targets] : [...targets];
+    this.#targets = typeof targets === "string" ? [targets] : [...targets];
     const valid = (target: string) => target !== "" && !/[/\s]/.test(target);
-    if (this.targets.length === 0 || !this.targets.every(valid)) {
+    if (this.#targets.length === 0 || !this.#targets.every(valid)) {
       throw new TidingsError(Code.INVALID_ARGUMENT, "a target is host:port, not a URL", {
         field: "target",
       });
     }
-    this.way = this.open();
+    this.#way = this.#open();
   }
 
-  private open(): Way {
-    const target = this.targets[0] ?? "";
+  #open(): Way {
+    const target = this.#targets[0] ?? "";
     const tls = this.options.tls ?? !isLocal(target);
     const baseUrl = `${tls ? "https" : "http"}://${target}`;
     const keepalive = this.options.keepalive ?? 20_000;
@@ -89,7 +89,7 @@ export class GrpcTransport implements Transport {
   }
 
   async connect(token: string): Promise<Connection> {
-    return new GrpcConnection(this.way.stubs, token);
+    return new GrpcConnection(this.#way.stubs, token);
   }
 
   async call<I extends DescMessage, O extends DescMessage>(
@@ -99,7 +99,7 @@ export class GrpcTransport implements Transport {
     timeout: number,
   ): Promise<MessageShape<O>> {
     try {
-      const { stubs } = this.way;
+      const { stubs } = this.#way;
       // A message is an initial value of itself; the type that says so depends on I.
       const init = request as Parameters<typeof stubs.unary<I, O>>[4];
       const answer = await stubs.unary(method, undefined, Math.ceil(timeout), bearer(token), init);
@@ -110,90 +110,90 @@ export class GrpcTransport implements Transport {
   }
 
   renew(): void {
-    const way = this.way;
-    this.targets.push(...this.targets.splice(0, 1));
-    this.way = this.open();
-    const timer = setTimeout(() => this.abandon(way), this.options.callTimeout ?? 30_000);
+    const way = this.#way;
+    this.#targets.push(...this.#targets.splice(0, 1));
+    this.#way = this.#open();
+    const timer = setTimeout(() => this.#abandon(way), this.options.callTimeout ?? 30_000);
     timer.unref();
-    this.left.set(way, timer);
+    this.#left.set(way, timer);
   }
 
-  private abandon(way: Way): void {
-    clearTimeout(this.left.get(way));
-    this.left.delete(way);
+  #abandon(way: Way): void {
+    clearTimeout(this.#left.get(way));
+    this.#left.delete(way);
     way.sessions.abort();
   }
 
   async close(): Promise<void> {
-    for (const way of [...this.left.keys(), this.way]) {
-      this.abandon(way);
+    for (const way of [...this.#left.keys(), this.#way]) {
+      this.#abandon(way);
     }
   }
 }
 
 /** One Chat stream. */
 class GrpcConnection implements Connection {
-  private readonly outbound = new Outbound();
-  private readonly cancel = new AbortController();
-  private readonly incoming: Promise<AsyncIterator<ChatResponse>>;
-  private over = false;
-  private closed = false;
+  readonly #outbound = new Outbound();
+  readonly #cancel = new AbortController();
+  readonly #incoming: Promise<AsyncIterator<ChatResponse>>;
+  #over = false;
+  #closed = false;
 
   constructor(stubs: Stubs, token: string) {
     const response = stubs.stream(
       ChatService.method.chat,
-      this.cancel.signal,
+      this.#cancel.signal,
       undefined,
       bearer(token),
-      this.outbound,
+      this.#outbound,
     );
     // It comes with the first frame, and `receive` tells what went wrong.
-    this.incoming = response.then(({ message }) => message[Symbol.asyncIterator]());
-    this.incoming.catch(() => {});
+    this.#incoming = response.then(({ message }) => message[Symbol.asyncIterator]());
+    this.#incoming.catch(() => {});
   }
 
   send(frame: ChatRequest): Promise<void> {
-    return this.outbound.push(frame);
+    return this.#outbound.push(frame);
   }
 
   async receive(): Promise<ChatResponse> {
     try {
-      const { done, value } = await (await this.incoming).next();
+      const { done, value } = await (await this.#incoming).next();
       if (!done) {
         return value;
       }
     } catch (error) {
-      this.finish();
-      throw this.closed ? new ConnectionLost("the stream was closed") : endOf(errorOf(error));
+      this.#finish();
+      throw this.#closed ? new ConnectionLost("the stream was closed") : endOf(errorOf(error));
     }
-    this.finish();
+    this.#finish();
     throw new EndOfStream();
   }
 
-  private finish(): void {
-    this.over = true;
-    this.outbound.stop();
+  #finish(): void {
+    this.#over = true;
+    this.#outbound.stop();
   }
 
   async close(graceful: boolean): Promise<void> {
-    if (this.closed) {
+    if (this.#closed) {
       return;
     }
-    if (graceful && !this.over) {
-      this.outbound.end();
-      await this.ended();
+    if (graceful && !this.#over) {
+      this.#outbound.end();
+      await this.#ended();
     }
-    this.closed = true;
-    this.outbound.stop();
-    this.cancel.abort();
+    this.#closed = true;
+    this.#outbound.stop();
+    this.#cancel.abort();
   }
 
   /** Wait until whoever receives has seen the end, for a second at most. */
-  private ended(): Promise<void> {
+  #ended(): Promise<void> {
     return new Promise((resolve) => {
       const started = Date.now();
       const look = () => {
-        if (this.over || Date.now() - started > CLOSE_MS) {
+        if (this.#over || Date.now() - started > CLOSE_MS) {
           resolve();
         } else {
           setTimeout(look, 5);
@@ -206,51 +206,51 @@ class GrpcConnection implements Connection {
 
 /** Frames on their way into a stream: each is asked for when the one before was taken by the network. */
 class Outbound implements AsyncIterableIterator<ChatRequest> {
-  private frame: ChatRequest | undefined;
-  private taken: { resolve: () => void; reject: (error: Error) => void } | undefined;
-  private asked: ((result: IteratorResult<ChatRequest, undefined>) => void) | undefined;
-  private handedOver = false;
-  private ending = false;
-  private stopped = false;
+  #frame: ChatRequest | undefined;
+  #taken: { resolve: () => void; reject: (error: Error) => void } | undefined;
+  #asked: ((result: IteratorResult<ChatRequest, undefined>) => void) | undefined;
+  #handedOver = false;
+  #ending = false;
+  #stopped = false;
 
   [Symbol.asyncIterator](): this {
     return this;
   }
 
   push(frame: ChatRequest): Promise<void> {
-    if (this.stopped || this.ending) {
+    if (this.#stopped || this.#ending) {
       return Promise.reject(new ConnectionLost("the stream is over"));
     }
     return new Promise((resolve, reject) => {
-      this.taken = { resolve, reject };
-      this.frame = frame;
-      this.handOver();
+      this.#taken = { resolve, reject };
+      this.#frame = frame;
+      this.#handOver();
     });
   }
 
   /** What was pushed is the last. */
   end(): void {
-    this.ending = true;
-    this.handOver();
+    this.#ending = true;
+    this.#handOver();
   }
 
   /** Nothing is carried any more. */
   stop(): void {
-    this.stopped = true;
-    this.taken?.reject(new ConnectionLost("the stream is over"));
-    this.taken = undefined;
-    this.handOver();
+    this.#stopped = true;
+    this.#taken?.reject(new ConnectionLost("the stream is over"));
+    this.#taken = undefined;
+    this.#handOver();
   }
 
   next(): Promise<IteratorResult<ChatRequest, undefined>> {
-    if (this.handedOver) {
-      this.handedOver = false;
-      this.taken?.resolve();
-      this.taken = undefined;
+    if (this.#handedOver) {
+      this.#handedOver = false;
+      this.#taken?.resolve();
+      this.#taken = undefined;
     }
     return new Promise((resolve) => {
-      this.asked = resolve;
-      this.handOver();
+      this.#asked = resolve;
+      this.#handOver();
     });
   }
 
@@ -263,17 +263,18 @@ class Outbound implements AsyncIterableIterator<ChatRequest> {
     return this.return();
   }
 
-  private handOver(): void {
-    const { asked, frame } = this;
+  #handOver(): void {
+    const asked = this.#asked;
+    const frame = this.#frame;
     if (asked === undefined) {
       return;
     }
-    if (!this.stopped && frame !== undefined) {
-      this.asked = this.frame = undefined;
-      this.handedOver = true;
+    if (!this.#stopped && frame !== undefined) {
+      this.#asked = this.#frame = undefined;
+      this.#handedOver = true;
       asked({ done: false, value: frame });
-    } else if (this.stopped || this.ending) {
-      this.asked = undefined;
+    } else if (this.#stopped || this.#ending) {
+      this.#asked = undefined;
       asked({ done: true, value: undefined });
     }
   }

@@ -23,7 +23,7 @@ export class SendHandle {
   seq: number | undefined;
   /** Why it failed for good. */
   error: TidingsError | undefined;
-  private waiters: (() => void)[] = [];
+  #waiters: (() => void)[] = [];
 
   /** @internal */
   constructor(
@@ -49,7 +49,7 @@ export class SendHandle {
       if (this.owner.ended !== undefined) {
         throw this.owner.ended;
       }
-      await new Promise<void>((resolve) => this.waiters.push(resolve));
+      await new Promise<void>((resolve) => this.#waiters.push(resolve));
     }
     return this.seq;
   }
@@ -65,7 +65,7 @@ export class SendHandle {
 
   /** Something became of it. @internal */
   settle(): void {
-    for (const wake of this.waiters.splice(0)) {
+    for (const wake of this.#waiters.splice(0)) {
       wake();
     }
   }

@@ -8,8 +8,8 @@ const RANDOM_MASK = (1n << BigInt(RANDOM_BITS)) - 1n;
 
 /** Makes UUIDv7 (RFC 9562) in lower-case text form that ascend, whatever the clock does. */
 export class IdMaker {
-  private ms = -1;
-  private random = 0n;
+  #ms = -1;
+  #random = 0n;
 
   constructor(private readonly source: Random) {}
 
@@ -21,20 +21,20 @@ export class IdMaker {
    */
   make(nowMs: number): string {
     const now = Math.floor(nowMs);
-    if (this.ms - 1000 < now && now <= this.ms) {
-      this.random += 1n + this.source.bits(32);
-      if (this.random > RANDOM_MASK) {
-        this.ms += 1;
-        this.random &= RANDOM_MASK;
+    if (this.#ms - 1000 < now && now <= this.#ms) {
+      this.#random += 1n + this.source.bits(32);
+      if (this.#random > RANDOM_MASK) {
+        this.#ms += 1;
+        this.#random &= RANDOM_MASK;
       }
     } else {
-      this.ms = now;
+      this.#ms = now;
       // The highest bit stays free so that counting on doesn't run over.
-      this.random = this.source.bits(RANDOM_BITS - 1);
+      this.#random = this.source.bits(RANDOM_BITS - 1);
     }
     let value =
-      ((BigInt(this.ms) & MS_MASK) << 80n) | (0x7n << 76n) | ((this.random >> 62n) << 64n);
-    value |= (0b10n << 62n) | (this.random & 0x3fff_ffff_ffff_ffffn);
+      ((BigInt(this.#ms) & MS_MASK) << 80n) | (0x7n << 76n) | ((this.#random >> 62n) << 64n);
+    value |= (0b10n << 62n) | (this.#random & 0x3fff_ffff_ffff_ffffn);
     const text = value.toString(16).padStart(32, "0");
     return `${text.slice(0, 8)}-${text.slice(8, 12)}-${text.slice(12, 16)}-${text.slice(16, 20)}-${text.slice(20)}`;
   }
@@ -51,29 +51,29 @@ export function idTimeMs(messageId: string): number {
  * Until the server has spoken it is the device's own clock.
  */
 export class ServerClock {
-  private anchor: { serverMs: number; at: number } | undefined;
+  #anchor: { serverMs: number; at: number } | undefined;
 
   constructor(private readonly wallMs: () => number) {}
 
   /** Whether the server has told its time in this process. */
   get known(): boolean {
-    return this.anchor !== undefined;
+    return this.#anchor !== undefined;
   }
 
   /** Take the server's time at a moment of the clock that nobody sets (milliseconds). */
   set(serverMs: number, now: number): void {
-    this.anchor = { serverMs, at: now };
+    this.#anchor = { serverMs, at: now };
   }
 
   /** The server's time in milliseconds since the Unix epoch. */
   nowMs(now: number): number {
-    return this.anchor === undefined
+    return this.#anchor === undefined
       ? this.wallMs()
-      : this.anchor.serverMs + Math.floor(now - this.anchor.at);
+      : this.#anchor.serverMs + Math.floor(now - this.#anchor.at);
   }
 
   /** What is to be added to the device's own clock to get the server's; 0 until that is known. */
   offsetMs(now: number): number {
-    return this.anchor === undefined ? 0 : this.nowMs(now) - this.wallMs();
+    return this.#anchor === undefined ? 0 : this.nowMs(now) - this.wallMs();
   }
 }

@@ -25,8 +25,8 @@ export function judge(error: TidingsError): Reconnect | End {
 
 /** Counts how often the same token was refused. */
 export class Refusals {
-  private token = "";
-  private count = 0;
+  #token = "";
+  #count = 0;
 
   /** A refused token is replaced; when the provider gives the same again, that is the end. */
   judge(action: Reconnect | End, token: string, tokens: TokenSource): Reconnect | End {
@@ -34,13 +34,17 @@ export class Refusals {
       return action;
     }
     tokens.refused(token);
-    this.count = token === this.token ? this.count + 1 : 1;
-    this.token = token;
-    return { type: this.count >= MAX_REFUSALS ? "end" : "reconnect", error: action.error };
+    if (action.type === "reconnect" && action.error.reason === "TOKEN_INVALID") {
+      // It could not be checked, and the same one may do later.
+      return action;
+    }
+    this.#count = token === this.#token ? this.#count + 1 : 1;
+    this.#token = token;
+    return { type: this.#count >= MAX_REFUSALS ? "end" : "reconnect", error: action.error };
   }
 
   /** A token was taken. */
   clear(): void {
-    this.count = 0;
+    this.#count = 0;
   }
 }

@@ -1,6 +1,6 @@
 /** The positions of the logs that a device follows: received, handed on, applied, and their digest. No I/O, no clock. */
 
-import { sha256 } from "@noble/hashes/sha2.js";
+import { sha256 } from "./sha256.js";
 import type { StoredCursor } from "./state.js";
 
 const INBOX_PREFIX = "inbox:";
@@ -11,8 +11,8 @@ export type Step = "next" | "old" | "missed";
 
 /** What one log adds to the digest of a beacon. */
 export function digestOf(log: string, seq: number): bigint {
-  const hash = sha256(new TextEncoder().encode(`${log}:${seq}`));
-  return new DataView(hash.buffer, hash.byteOffset).getBigUint64(0);
+  const [high = 0, low = 0] = sha256(new TextEncoder().encode(`${log}:${seq}`));
+  return (BigInt(high) << 32n) | BigInt(low);
 }
 
 /**
@@ -33,9 +33,9 @@ export class Log {
   seen = 0;
   suspect = false;
   toldStates = false;
-  private skips: [number, number][] = [];
-  private digestSeq = -1;
-  private digestValue = 0n;
+  #skips: [number, number][] = [];
+  #digestSeq = -1;
+  #digestValue = 0n;
 
   constructor(
     readonly name: string,
@@ -46,11 +46,11 @@ export class Log {
 
   /** What it adds to the digest of a beacon. */
   digest(): bigint {
-    if (this.received !== this.digestSeq) {
-      this.digestSeq = this.received;
-      this.digestValue = digestOf(this.name, this.received);
+    if (this.received !== this.#digestSeq) {
+      this.#digestSeq = this.received;
+      this.#digestValue = digestOf(this.name, this.received);
     }
-    return this.digestValue;
+    return this.#digestValue;
   }
 
   /** Receive the positions from one to another, both included. */
@@ -71,8 +71,8 @@ export class Log {
   skip(fromSeq: number, toSeq: number): Step {
     const step = this.advance(fromSeq, toSeq);
     if (step === "next") {
-      this.skips.push([fromSeq, toSeq]);
-      this.passSkips();
+      this.#skips.push([fromSeq, toSeq]);
+      this.#passSkips();
     }
     return step;
   }
@@ -86,13 +86,13 @@ export class Log {
   apply(seq: number): void {
     // What was never handed on can't have been applied.
     this.applied = Math.max(this.applied, Math.min(seq, this.handed));
-    this.passSkips();
+    this.#passSkips();
   }
 
-  private passSkips(): void {
-    while (this.skips[0] !== undefined && this.skips[0][0] <= this.applied + 1) {
-      this.applied = Math.max(this.applied, this.skips[0][1]);
-      this.skips.shift();
+  #passSkips(): void {
+    while (this.#skips[0] !== undefined && this.#skips[0][0] <= this.applied + 1) {
+      this.applied = Math.max(this.applied, this.#skips[0][1]);
+      this.#skips.shift();
     }
     this.handed = Math.max(this.handed, this.applied);
   }
@@ -111,38 +111,38 @@ export class Log {
   rewind(): void {
     this.received = this.handed;
     this.toldStates = false;
-    this.skips = this.skips.filter(([, last]) => last <= this.handed);
+    this.#skips = this.#skips.filter(([, last]) => last <= this.handed);
   }
 
   /** Everything up to a position is dealt with, and nothing beyond it was ever received. */
   reset(seq: number): void {
     this.received = this.handed = this.applied = this.saved = this.acked = this.seen = seq;
-    this.skips = [];
+    this.#skips = [];
   }
 }
 
 /** All the logs of a device. */
 export class LogTable implements Iterable<Log> {
-  private readonly logs = new Map<string, Log>();
-  private readonly unsaved = new Set<Log>();
+  readonly #logs = new Map<string, Log>();
+  readonly #unsaved = new Set<Log>();
   unsavedPositions = 0;
 
   constructor(cursors: Iterable<StoredCursor> = []) {
     for (const { log, seq } of cursors) {
-      this.logs.set(log, new Log(log, seq));
+      this.#logs.set(log, new Log(log, seq));
     }
   }
 
   [Symbol.iterator](): Iterator<Log> {
-    return this.logs.values();
+    return this.#logs.values();
   }
 
   /** The log of a name, made if need be. */
   get(name: string): Log {
-    let log = this.logs.get(name);
+    let log = this.#logs.get(name);
     if (log === undefined) {
       log = new Log(name);
-      this.logs.set(name, log);
+      this.#logs.set(name, log);
     }
     return log;
   }
@@ -159,7 +159,7 @@ export class LogTable implements Iterable<Log> {
 
   /** See Log.apply. A log that isn't known is passed over. */
   apply(name: string, seq: number): void {
-    const log = this.logs.get(name);
+    const log = this.#logs.get(name);
     if (log !== undefined) {
       const before = log.applied;
       log.apply(seq);
@@ -181,7 +181,7 @@ export class LogTable implements Iterable<Log> {
     for (const log of this) {
       log.reset(log.acked);
     }
-    this.unsaved.clear();
+    this.#unsaved.clear();
     this.unsavedPositions = 0;
   }
 
@@ -222,7 +222,7 @@ export class LogTable implements Iterable<Log> {
 
   /** A log's applied position is to be saved; so many positions more are. */
   touch(log: Log, positions = 1): void {
-    this.unsaved.add(log);
+    this.#unsaved.add(log);
     this.unsavedPositions += positions;
   }
 
@@ -235,16 +235,16 @@ export class LogTable implements Iterable<Log> {
 
   /** Whether an applied position is to be saved. */
   get hasUnsaved(): boolean {
-    return this.unsaved.size > 0;
+    return this.#unsaved.size > 0;
   }
 
   /** The logs whose applied position is to be saved, and as what. They aren't told again unless they move. */
   takeUnsaved(): [Log, StoredCursor][] {
-    const taken = [...this.unsaved].map((log): [Log, StoredCursor] => [
+    const taken = [...this.#unsaved].map((log): [Log, StoredCursor] => [
       log,
       { log: log.name, seq: log.applied },
     ]);
-    this.unsaved.clear();
+    this.#unsaved.clear();
     this.unsavedPositions = 0;
     return taken;
   }

@@ -3,8 +3,12 @@
 /** How a conversation is made and who may join; "unspecified" for a kind newer than this SDK. */
 export type ConversationKind = "direct" | "group" | "unspecified";
 
-/** What a member may do; "unspecified" for an ex-member, or a role newer than this SDK. */
-export type MemberRole = "member" | "owner" | "unspecified";
+/**
+ * What a member may do; "unspecified" for an ex-member, or a role newer than this SDK.
+ *
+ * From the bottom up: guest, member, moderator, admin, owner.
+ */
+export type MemberRole = "guest" | "member" | "moderator" | "admin" | "owner" | "unspecified";
 
 /** How live a conversation is, by its number of members. */
 export type ScaleClass = "small" | "group" | "channel" | "unspecified";
@@ -28,7 +32,7 @@ export interface Conversation {
   /** A UUID in lower-case text form. */
   readonly conversationId: string;
   readonly kind: ConversationKind;
-  /** The title of a group, empty in direct conversations. */
+  /** The title of a group, empty in direct conversations, and for ex-members if a setting was changed later. */
   readonly title: string;
   /** In direct conversations the other user, otherwise empty. */
   readonly peerUserId: string;
@@ -48,6 +52,24 @@ export interface Conversation {
   readonly readSeq: number;
   /** The messages after readSeq. */
   readonly unreadCount: number;
+  /** What it is for. */
+  readonly description: string;
+  /** A URL, or the id of a medium. */
+  readonly picture: string;
+  /** Data of an integrator. */
+  readonly customData: string;
+}
+
+/** What can be changed about a group; what isn't named stays as it is. */
+export interface ConversationSettings {
+  /** At most 256 bytes of UTF-8. */
+  readonly title?: string;
+  /** What it is for, at most 1,024 bytes of UTF-8. */
+  readonly description?: string;
+  /** A URL or the id of a medium, at most 512 bytes of UTF-8. */
+  readonly picture?: string;
+  /** Data of an integrator, at most 2,048 bytes of UTF-8. */
+  readonly customData?: string;
 }
 
 /** How far one member has got and read. */

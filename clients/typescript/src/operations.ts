@@ -72,7 +72,7 @@ export abstract class Operations {
 
   /** The direct conversation with a user, created if need be. */
   createDirect(userId: string): Promise<models.Conversation> {
-    return this.createConversation({ kind: ConversationKind.DIRECT, userIds: [userId] });
+    return this.#createConversation({ kind: ConversationKind.DIRECT, userIds: [userId] });
   }
 
   /**
@@ -86,7 +86,7 @@ export abstract class Operations {
     userIds: Iterable<string> = [],
     more: Named = {},
   ): Promise<models.Conversation> {
-    return this.createConversation({
+    return this.#createConversation({
       requestId: more.requestId ?? this.newId(),
       kind: ConversationKind.GROUP,
       title,
@@ -94,7 +94,7 @@ export abstract class Operations {
     });
   }
 
-  private async createConversation(
+  async #createConversation(
     request: MessageInitShape<typeof CreateConversationRequestSchema>,
   ): Promise<models.Conversation> {
     const answer = await this.call(ConversationService.method.createConversation, request);
@@ -146,6 +146,21 @@ export abstract class Operations {
           ? { userId: member }
           : { userId: member.userId, role: convert.roleNumber(member.role) },
       ),
+    });
+    return Number(answer.seq);
+  }
+
+  /** Change settings of a group; returns the position of the entry, 0 when all was so already. */
+  async updateConversation(
+    conversationId: string,
+    settings: models.ConversationSettings,
+    more: Named = {},
+  ): Promise<number> {
+    const answer = await this.call(ConversationService.method.updateConversation, {
+      conversationId,
+      requestId: more.requestId ?? this.newId(),
+      settings,
+      updateMask: { paths: convert.maskOf(settings) },
     });
     return Number(answer.seq);
   }

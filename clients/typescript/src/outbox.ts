@@ -108,11 +108,11 @@ export function isRetryable(error: TidingsError): boolean {
 export class Outbox implements Iterable<Outgoing> {
   /** The number of messages that were sent and have no result. */
   inFlight = 0;
-  private readonly items = new Map<string, Outgoing>();
-  private readonly lanes = new Map<string, Lane>();
-  private readonly ready: Lane[] = [];
-  private readonly waiting = new Set<Lane>();
-  private position = 1;
+  readonly #items = new Map<string, Outgoing>();
+  readonly #lanes = new Map<string, Lane>();
+  readonly #ready: Lane[] = [];
+  readonly #waiting = new Set<Lane>();
+  #position = 1;
 
   constructor(
     private readonly backoff: Backoff,
@@ -120,32 +120,32 @@ export class Outbox implements Iterable<Outgoing> {
   ) {}
 
   get size(): number {
-    return this.items.size;
+    return this.#items.size;
   }
 
   /** All messages, in order. */
   [Symbol.iterator](): Iterator<Outgoing> {
-    return [...this.items.values()]
+    return [...this.#items.values()]
       .sort((a, b) => a.message.position - b.message.position)
       .values();
   }
 
   /** The message of an id. */
   get(messageId: string): Outgoing | undefined {
-    return this.items.get(messageId);
+    return this.#items.get(messageId);
   }
 
   /** The place of a new message: after all others. */
   nextPosition(): number {
-    return this.position++;
+    return this.#position++;
   }
 
   /** Take a message that is durable already. */
   restore(message: StoredMessage): Outgoing {
-    this.position = Math.max(this.position, message.position + 1);
+    this.#position = Math.max(this.#position, message.position + 1);
     if (message.failure !== undefined) {
       const item = new Outgoing(message, "failed");
-      this.items.set(message.messageId, item);
+      this.#items.set(message.messageId, item);
       return item;
     }
     const item = this.add(message);
@@ -157,11 +157,11 @@ export class Outbox implements Iterable<Outgoing> {
   /** Take a message that is being made durable; those behind it in its lane wait for it. */
   add(message: StoredMessage): Outgoing {
     const item = new Outgoing(message, "held");
-    this.items.set(message.messageId, item);
-    let lane = this.lanes.get(message.conversationId);
+    this.#items.set(message.messageId, item);
+    let lane = this.#lanes.get(message.conversationId);
     if (lane === undefined) {
       lane = new Lane(message.conversationId);
-      this.lanes.set(message.conversationId, lane);
+      this.#lanes.set(message.conversationId, lane);
     }
     lane.insert(item);
     return item;
@@ -170,7 +170,7 @@ export class Outbox implements Iterable<Outgoing> {
   /** Something about a message is to be made durable first. A result that is under way doesn't count any more. */
   hold(item: Outgoing): void {
     if (item.state === "in flight") {
-      this.requeue(item);
+      this.#requeue(item);
     }
     item.state = "held";
   }
@@ -179,19 +179,19 @@ export class Outbox implements Iterable<Outgoing> {
   stored(item: Outgoing): void {
     if (item.state === "held") {
       item.state = "queued";
-      this.makeReady(this.laneOf(item));
+      this.#makeReady(this.#laneOf(item));
     }
   }
 
   /** A message is out of the store, or couldn't be put there: those behind it go on without it. */
   drop(item: Outgoing): void {
-    this.settle(item, "done");
-    this.items.delete(item.message.messageId);
+    this.#settle(item, "done");
+    this.#items.delete(item.message.messageId);
   }
 
   /** It is durable that a message was refused for good: those behind it go on without it. */
   fail(item: Outgoing): void {
-    this.settle(item, "failed");
+    this.#settle(item, "failed");
   }
 
   /** The messages that were never sent and whose id isn't final. */
@@ -204,31 +204,31 @@ export class Outbox implements Iterable<Outgoing> {
     const old = item.message;
     item.message = { ...old, messageId, sealed: true };
     if (messageId !== old.messageId) {
-      this.items.delete(old.messageId);
-      this.items.set(messageId, item);
+      this.#items.delete(old.messageId);
+      this.#items.set(messageId, item);
     }
     return item.message;
   }
 
   /** The next message to be sent, in flight from now on; `room` is how many may be in flight. */
   nextSend(now: number, room: number): Outgoing | undefined {
-    for (let lane = this.ready[0]; lane !== undefined; lane = this.ready[0]) {
+    for (let lane = this.#ready[0]; lane !== undefined; lane = this.#ready[0]) {
       if (this.inFlight >= room) {
         return undefined;
       }
       const item = lane.head();
-      this.ready.shift();
+      this.#ready.shift();
       if (item !== undefined && lane.notBefore <= now) {
         item.state = "in flight";
         item.after = lane.predecessor(item);
         this.inFlight += 1;
         // The other lanes get their turn: a long backlog in one conversation doesn't hold up the rest.
-        this.ready.push(lane);
+        this.#ready.push(lane);
         return item;
       }
       lane.ready = false;
       if (item !== undefined) {
-        this.waiting.add(lane);
+        this.#waiting.add(lane);
       }
     }
     return undefined;
@@ -236,13 +236,13 @@ export class Outbox implements Iterable<Outgoing> {
 
   /** The server has a message for good. */
   accepted(item: Outgoing): void {
-    const lane = this.lanes.get(item.message.conversationId);
+    const lane = this.#lanes.get(item.message.conversationId);
     if (lane !== undefined) {
       lane.attempt = 0;
       lane.notBefore = 0;
     }
-    this.settle(item, "done");
-    this.items.delete(item.message.messageId);
+    this.#settle(item, "done");
+    this.#items.delete(item.message.messageId);
   }
 
   /**
@@ -255,11 +255,11 @@ export class Outbox implements Iterable<Outgoing> {
 
   /** The server didn't take a message that was in flight; it is sent again, after a while. */
   retry(item: Outgoing, error: TidingsError, now: number): void {
-    const lane = this.laneOf(item);
-    this.requeue(item);
+    const lane = this.#laneOf(item);
+    this.#requeue(item);
     if (error.reason === "PREDECESSOR_MISSING" && item.after?.state !== "in flight") {
       // The predecessor is to be sent first, or is out of the way: nothing to wait for.
-      this.makeReady(lane);
+      this.#makeReady(lane);
       return;
     }
     const atLeast = error.retryAfter ?? 0;
@@ -270,27 +270,27 @@ export class Outbox implements Iterable<Outgoing> {
     } else {
       lane.notBefore = Math.max(lane.notBefore, now + atLeast);
     }
-    this.waiting.add(lane);
+    this.#waiting.add(lane);
   }
 
   /** The connection is gone: what was in flight is to be sent again, at once and in order. */
   reconnect(): void {
-    for (const lane of this.lanes.values()) {
+    for (const lane of this.#lanes.values()) {
       for (const item of lane.items) {
         if (item.state === "in flight") {
-          this.requeue(item);
+          this.#requeue(item);
         }
       }
       lane.notBefore = 0;
-      this.makeReady(lane);
+      this.#makeReady(lane);
     }
   }
 
   /** Let the lanes send that have waited long enough. */
   wake(now: number): void {
-    for (const lane of [...this.waiting]) {
+    for (const lane of [...this.#waiting]) {
       if (lane.notBefore <= now) {
-        this.makeReady(lane);
+        this.#makeReady(lane);
       }
     }
   }
@@ -298,50 +298,50 @@ export class Outbox implements Iterable<Outgoing> {
   /** When the next lane has waited long enough. */
   wakeAt(): number | undefined {
     let soonest: number | undefined;
-    for (const lane of this.waiting) {
+    for (const lane of this.#waiting) {
       soonest = Math.min(soonest ?? lane.notBefore, lane.notBefore);
     }
     return soonest;
   }
 
-  private laneOf(item: Outgoing): Lane {
-    const lane = this.lanes.get(item.message.conversationId);
+  #laneOf(item: Outgoing): Lane {
+    const lane = this.#lanes.get(item.message.conversationId);
     if (lane === undefined) {
       throw new Error("the message isn't in the outbox");
     }
     return lane;
   }
 
-  private requeue(item: Outgoing): void {
+  #requeue(item: Outgoing): void {
     item.state = "queued";
     item.sentBefore = true;
     this.inFlight -= 1;
   }
 
   /** Take a message out of its lane, which goes on without it. */
-  private settle(item: Outgoing, state: "failed" | "done"): void {
+  #settle(item: Outgoing, state: "failed" | "done"): void {
     if (item.state === "in flight") {
       this.inFlight -= 1;
     }
     item.state = state;
-    const lane = this.lanes.get(item.message.conversationId);
+    const lane = this.#lanes.get(item.message.conversationId);
     if (lane === undefined) {
       return;
     }
     lane.discard(item);
     if (lane.items.length === 0) {
-      this.waiting.delete(lane);
-      this.lanes.delete(lane.conversationId);
+      this.#waiting.delete(lane);
+      this.#lanes.delete(lane.conversationId);
     } else {
-      this.makeReady(lane);
+      this.#makeReady(lane);
     }
   }
 
-  private makeReady(lane: Lane): void {
-    this.waiting.delete(lane);
+  #makeReady(lane: Lane): void {
+    this.#waiting.delete(lane);
     if (!lane.ready) {
       lane.ready = true;
-      this.ready.push(lane);
+      this.#ready.push(lane);
     }
   }
 }

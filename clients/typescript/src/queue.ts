@@ -32,38 +32,38 @@ type Queued = InLog | Waiting | { readonly event: Event };
  * nobody takes it.
  */
 export class EventQueue {
-  private items: Queued[] = [];
+  #items: Queued[] = [];
   /** How many at the front were taken: taking one by one from the front of an array costs its length each time. */
-  private taken = 0;
-  private readonly receipts = new Map<string, Waiting>();
+  #taken = 0;
+  readonly #receipts = new Map<string, Waiting>();
 
   constructor(private readonly maxEvents: number) {}
 
   get size(): number {
-    return this.items.length - this.taken;
+    return this.#items.length - this.#taken;
   }
 
   /** Queue an event that stands in no log. */
   put(event: Event): void {
     if (this.size >= this.maxEvents) {
-      this.makeRoom();
+      this.#makeRoom();
     }
-    this.items.push({ event });
+    this.#items.push({ event });
   }
 
   /** Queue what stands in a log up to a position, or with 0 comes again with what follows it there. */
   putInLog(log: Log, upTo: number, make: (userId: string) => Event): void {
-    this.items.push({ log, upTo, make });
+    this.#items.push({ log, upTo, make });
   }
 
   /** Queue a receipt, or raise the marks of one that waits. */
   putReceipt(receipt: ReceiptUpdate): void {
     const key = keyOf(receipt);
-    const waiting = this.receipts.get(key);
+    const waiting = this.#receipts.get(key);
     if (waiting === undefined) {
       const fresh = { receipt };
-      this.receipts.set(key, fresh);
-      this.items.push(fresh);
+      this.#receipts.set(key, fresh);
+      this.#items.push(fresh);
       return;
     }
     waiting.receipt = {
@@ -75,21 +75,21 @@ export class EventQueue {
 
   /** The next event for the application of a user, handed on from now on. */
   take(userId: string): Event | undefined {
-    const item = this.items[this.taken];
+    const item = this.#items[this.#taken];
     if (item === undefined) {
       return undefined;
     }
-    this.taken += 1;
-    if (this.taken * 2 > this.items.length) {
-      this.items = this.items.slice(this.taken);
-      this.taken = 0;
+    this.#taken += 1;
+    if (this.#taken * 2 > this.#items.length) {
+      this.#items = this.#items.slice(this.#taken);
+      this.#taken = 0;
     }
     if ("log" in item) {
       item.log.hand(item.upTo);
       return item.make(userId);
     }
     if ("receipt" in item) {
-      this.receipts.delete(keyOf(item.receipt));
+      this.#receipts.delete(keyOf(item.receipt));
       return item.receipt;
     }
     return item.event;
@@ -97,32 +97,32 @@ export class EventQueue {
 
   /** Drop what stands in logs: it will come again. */
   dropLogs(): void {
-    this.keep((item) => !("log" in item));
+    this.#keep((item) => !("log" in item));
   }
 
   /** Drop what stands in one log. */
   dropLog(log: Log): void {
-    this.keep((item) => !("log" in item && item.log === log));
+    this.#keep((item) => !("log" in item && item.log === log));
   }
 
   /** Half of what stands in no log goes, the oldest first. */
-  private makeRoom(): void {
+  #makeRoom(): void {
     let spare = Math.floor(this.size / 2);
-    this.keep((item) => {
+    this.#keep((item) => {
       if (spare === 0 || "log" in item || ("event" in item && KEPT.has(item.event.type))) {
         return true;
       }
       spare -= 1;
       if ("receipt" in item) {
-        this.receipts.delete(keyOf(item.receipt));
+        this.#receipts.delete(keyOf(item.receipt));
       }
       return false;
     });
   }
 
-  private keep(test: (item: Queued) => boolean): void {
-    this.items = this.items.slice(this.taken).filter(test);
-    this.taken = 0;
+  #keep(test: (item: Queued) => boolean): void {
+    this.#items = this.#items.slice(this.#taken).filter(test);
+    this.#taken = 0;
   }
 }
 

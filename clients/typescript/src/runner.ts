@@ -37,33 +37,33 @@ export class Runner {
   ended: TidingsError | undefined;
   onOutcome: (outcome: Outcome) => void = () => {};
   onEnd: () => void = () => {};
-  private opened: SessionCore | undefined;
-  private saver: Saver | undefined;
-  private readonly backoff: Backoff;
-  private waiters: (() => void)[] = [];
-  private readonly kept = new Set<Promise<unknown>>();
-  private connection: Connection | undefined;
-  private writing: Promise<void> | undefined;
-  private refreshing: Connection | undefined;
-  private closing = false;
-  private failures = 0;
-  private readonly refusals = new Refusals();
-  private syncedAt: number | undefined;
+  #opened: SessionCore | undefined;
+  #saver: Saver | undefined;
+  readonly #backoff: Backoff;
+  #waiters: (() => void)[] = [];
+  readonly #kept = new Set<Promise<unknown>>();
+  #connection: Connection | undefined;
+  #writing: Promise<void> | undefined;
+  #refreshing: Connection | undefined;
+  #closing = false;
+  #failures = 0;
+  readonly #refusals = new Refusals();
+  #syncedAt: number | undefined;
   /** Whether a connection of our own may stand at the server yet: an earlier page's, for all that is known. */
-  private leftBehind = true;
-  private goingAway: number | undefined;
+  #leftBehind = true;
+  #goingAway: number | undefined;
   /** What the end of this connection means, when it was left from here. */
-  private leaving: Reconnect | undefined;
+  #leaving: Reconnect | undefined;
   /** While connecting: ends that. */
-  private giveUp: ((error: TidingsError) => void) | undefined;
-  private deadlineAt = 0;
-  private cancelDeadline: (() => void) | undefined;
-  private cancelOutbox: (() => void) | undefined;
-  private endPause: (() => void) | undefined;
-  private lastFrameWall = 0;
+  #giveUp: ((error: TidingsError) => void) | undefined;
+  #deadlineAt = 0;
+  #cancelDeadline: (() => void) | undefined;
+  #cancelOutbox: (() => void) | undefined;
+  #endPause: (() => void) | undefined;
+  #lastFrameWall = 0;
 
   constructor(private readonly parts: Parts) {
-    this.backoff = backoffOf(parts.config);
+    this.#backoff = backoffOf(parts.config);
   }
 
   get config(): ClientConfig {
@@ -72,10 +72,10 @@ export class Runner {
 
   /** The state machine. Throws ClientClosed before `start`. */
   get core(): SessionCore {
-    if (this.opened === undefined) {
+    if (this.#opened === undefined) {
       throw new ClientClosed("the client isn't open: call open() first");
     }
-    return this.opened;
+    return this.#opened;
   }
 
   now(): number {
@@ -88,54 +88,54 @@ export class Runner {
   async start(): Promise<void> {
     const { store, config, clock, random } = this.parts;
     const state = await store.open();
-    this.opened = new SessionCore(state, config, () => clock.wall(), random);
-    this.saver = new Saver(this.opened, this.parts, () => this.afterCore());
-    this.opened.events.put(this.state);
-    void this.run();
+    this.#opened = new SessionCore(state, config, () => clock.wall(), random);
+    this.#saver = new Saver(this.#opened, this.parts, () => this.#afterCore());
+    this.#opened.events.put(this.state);
+    void this.#run();
   }
 
   /** Save and acknowledge what was applied, and let go of everything. */
   async stop(): Promise<void> {
-    if (this.closing) {
+    if (this.#closing) {
       return;
     }
-    this.closing = true;
-    if (this.saver !== undefined) {
-      await this.atMost(this.config.closeTimeout, this.finishWriting(this.saver));
-      this.saver.stop();
+    this.#closing = true;
+    if (this.#saver !== undefined) {
+      await this.#atMost(this.config.closeTimeout, this.#finishWriting(this.#saver));
+      this.#saver.stop();
     }
-    this.cancelTimers();
-    this.endPause?.();
-    const connection = this.connection;
-    this.connection = undefined;
+    this.#cancelTimers();
+    this.#endPause?.();
+    const connection = this.#connection;
+    this.#connection = undefined;
     await connection?.close(true);
-    this.giveUp?.(new ClientClosed());
-    this.end(new ClientClosed());
+    this.#giveUp?.(new ClientClosed());
+    this.#end(new ClientClosed());
     await this.parts.transport.close();
-    if (this.opened !== undefined) {
+    if (this.#opened !== undefined) {
       await this.parts.store.close();
     }
   }
 
-  private async finishWriting(saver: Saver): Promise<void> {
-    await Promise.allSettled(this.kept);
+  async #finishWriting(saver: Saver): Promise<void> {
+    await Promise.allSettled(this.#kept);
     await saver.finish();
-    this.flush();
-    await this.writing;
+    this.#flush();
+    await this.#writing;
   }
 
   // Waiting
 
   /** Wake whoever waits for events or for a state. */
   notify(): void {
-    for (const wake of this.waiters.splice(0)) {
+    for (const wake of this.#waiters.splice(0)) {
       wake();
     }
   }
 
   /** Wait for the next `notify`. */
   changed(): Promise<void> {
-    return new Promise((resolve) => this.waiters.push(resolve));
+    return new Promise((resolve) => this.#waiters.push(resolve));
   }
 
   sleep(ms: number): Promise<void> {
@@ -144,7 +144,7 @@ export class Runner {
     });
   }
 
-  private async atMost(ms: number, work: Promise<void>): Promise<void> {
+  async #atMost(ms: number, work: Promise<void>): Promise<void> {
     let cancel = () => {};
     const over = new Promise<void>((resolve) => {
       cancel = this.parts.clock.after(ms, resolve);
@@ -153,7 +153,7 @@ export class Runner {
     cancel();
   }
 
-  private end(error: TidingsError): void {
+  #end(error: TidingsError): void {
     if (this.ended === undefined) {
       this.ended = error;
       this.onEnd();
@@ -171,27 +171,27 @@ export class Runner {
   ): Promise<void> {
     const item = this.core.sends.enqueue(conversationId, content, this.now());
     made(item);
-    return this.finish(this.keep(item));
+    return this.#finish(this.#keep(item));
   }
 
-  private async keep(item: Outgoing): Promise<void> {
+  async #keep(item: Outgoing): Promise<void> {
     try {
       await this.parts.store.add([item.message]);
     } catch (error) {
       this.core.outbox.drop(item);
-      this.flush();
+      this.#flush();
       throw error;
     }
     this.core.sends.stored(item, this.now());
-    this.afterCore();
+    this.#afterCore();
   }
 
   /** Take a message out of the outbox; durable when it returns. Throws StateError. */
   discard(item: Outgoing): Promise<void> {
-    return this.finish(this.takeOut(item));
+    return this.#finish(this.#takeOut(item));
   }
 
-  private async takeOut(item: Outgoing): Promise<void> {
+  async #takeOut(item: Outgoing): Promise<void> {
     const { sends, outbox } = this.core;
     const message = sends.discarding(item);
     try {
@@ -199,35 +199,35 @@ export class Runner {
       await this.parts.store.update(new Map([[message.messageId, message]]));
     } catch (error) {
       outbox.stored(item);
-      this.afterCore();
+      this.#afterCore();
       throw error;
     }
     sends.discarded(item);
-    this.afterCore();
+    this.#afterCore();
   }
 
   /** The application knows that a message has failed. */
   forgetFailed(messageId: string): void {
     this.core.sends.forgetFailed(messageId);
-    this.saveIfDue();
+    this.#saveIfDue();
   }
 
   /** The application has dealt with an event. */
   applied(event: Event): void {
     this.core.apply(event);
-    this.saveIfDue();
+    this.#saveIfDue();
   }
 
-  private saveIfDue(): void {
-    if (!this.closing) {
-      this.saver?.saveIfDue();
+  #saveIfDue(): void {
+    if (!this.#closing) {
+      this.#saver?.saveIfDue();
     }
   }
 
   /** Closing waits for it. */
-  private finish<T>(work: Promise<T>): Promise<T> {
-    this.kept.add(work);
-    const done = () => this.kept.delete(work);
+  #finish<T>(work: Promise<T>): Promise<T> {
+    this.#kept.add(work);
+    const done = () => this.#kept.delete(work);
     work.then(done, done);
     return work;
   }
@@ -236,33 +236,33 @@ export class Runner {
 
   /** Something tells that connecting may succeed now: the network is there, or the page was looked at again. */
   wake(): void {
-    if (this.endPause !== undefined) {
-      this.failures = 0;
-      this.endPause();
-    } else if (this.connection !== undefined) {
+    if (this.#endPause !== undefined) {
+      this.#failures = 0;
+      this.#endPause();
+    } else if (this.#connection !== undefined) {
       // Timers stand still in a sleeping tab or machine, and the connection may be a ghost by now.
-      const silent = this.parts.clock.wall() - this.lastFrameWall;
+      const silent = this.parts.clock.wall() - this.#lastFrameWall;
       if (silent > this.core.limits.beaconInterval * SILENT_BEACONS) {
-        this.leave(new ConnectionLost("nothing came from the server for too long"), 0);
+        this.#leave(new ConnectionLost("nothing came from the server for too long"), 0);
       }
     }
   }
 
   /** The network is gone, or has changed: what goes by it now won't arrive. */
   lost(why: string): void {
-    this.leave(new ConnectionLost(why));
+    this.#leave(new ConnectionLost(why));
   }
 
-  private leave(error: TidingsError, delay?: number): void {
-    if (this.giveUp === undefined && this.connection === undefined) {
+  #leave(error: TidingsError, delay?: number): void {
+    if (this.#giveUp === undefined && this.#connection === undefined) {
       return;
     }
-    this.leaving ??= { type: "reconnect", error, delay };
-    this.giveUp?.(error);
-    void this.connection?.close(false);
+    this.#leaving ??= { type: "reconnect", error, delay };
+    this.#giveUp?.(error);
+    void this.#connection?.close(false);
   }
 
-  private setState(
+  #setState(
     status: ConnectionStatus,
     retryIn: number | null = null,
     error: TidingsError | null = null,
@@ -275,81 +275,81 @@ export class Runner {
     this.notify();
   }
 
-  private async run(): Promise<void> {
-    while (!this.closing) {
-      const action = await this.runSession();
-      if (this.closing) {
+  async #run(): Promise<void> {
+    while (!this.#closing) {
+      const action = await this.#runSession();
+      if (this.#closing) {
         return;
       }
       if (action.type === "end") {
-        this.setState("ended", null, action.error);
-        this.end(action.error);
+        this.#setState("ended", null, action.error);
+        this.#end(action.error);
         return;
       }
       if (action.error.reason === "DRAINING") {
         // It goes on refusing sessions, and this connection leads nowhere else.
         this.parts.transport.renew();
       }
-      const delay = action.delay ?? this.nextDelay(action.error);
-      this.setState("offline", delay, action.error);
-      await this.pause(delay);
+      const delay = action.delay ?? this.#nextDelay(action.error);
+      this.#setState("offline", delay, action.error);
+      await this.#pause(delay);
     }
   }
 
-  private nextDelay(error: TidingsError): number {
+  #nextDelay(error: TidingsError): number {
     // Whether the session stood long enough for its end not to count as one failure more.
-    if (this.syncedAt !== undefined && this.now() - this.syncedAt >= this.config.backoffCap) {
-      this.failures = 0;
+    if (this.#syncedAt !== undefined && this.now() - this.#syncedAt >= this.config.backoffCap) {
+      this.#failures = 0;
     }
-    const delay = this.backoff.delay(this.failures, this.parts.random, error.retryAfter);
-    this.failures += 1;
+    const delay = this.#backoff.delay(this.#failures, this.parts.random, error.retryAfter);
+    this.#failures += 1;
     return delay;
   }
 
-  private pause(delay: number): Promise<void> {
+  #pause(delay: number): Promise<void> {
     return new Promise((resolve) => {
-      const cancel = this.parts.clock.after(delay, () => this.endPause?.());
-      this.endPause = () => {
+      const cancel = this.parts.clock.after(delay, () => this.#endPause?.());
+      this.#endPause = () => {
         cancel();
-        this.endPause = undefined;
+        this.#endPause = undefined;
         resolve();
       };
     });
   }
 
   /** Connect and stay connected; returns why it ended. */
-  private async runSession(): Promise<Reconnect | End> {
-    this.syncedAt = this.goingAway = this.leaving = undefined;
-    this.setState("connecting");
+  async #runSession(): Promise<Reconnect | End> {
+    this.#syncedAt = this.#goingAway = this.#leaving = undefined;
+    this.#setState("connecting");
     let token = "";
     let ended = false;
     let action: Reconnect | End;
     try {
       // The provider may ask a person: it takes as long as it takes.
       token = await this.token();
-      action = await this.read(await this.connect(token));
+      action = await this.#read(await this.#connect(token));
     } catch (error) {
       ended = error instanceof EndOfStream;
-      action = this.leaving ?? this.actionOf(error);
+      action = this.#leaving ?? this.#actionOf(error);
     }
-    const left = this.connection !== undefined && !ended;
-    this.disconnect();
-    return this.lay(this.refusals.judge(action, token, this.parts.tokens), left);
+    const left = this.#connection !== undefined && !ended;
+    this.#disconnect();
+    return this.#lay(this.#refusals.judge(action, token, this.parts.tokens), left);
   }
 
-  private async connect(token: string): Promise<Connection> {
+  async #connect(token: string): Promise<Connection> {
     const { transport } = this.parts;
-    this.setDeadline(this.now() + this.config.connectTimeout);
+    this.#setDeadline(this.now() + this.config.connectTimeout);
     const connecting = transport.connect(token);
     const given = new Promise<never>((_, reject) => {
-      this.giveUp = reject;
+      this.#giveUp = reject;
     });
     try {
       const connection = await Promise.race([connecting, given]);
-      if (this.closing) {
+      if (this.#closing) {
         throw new ClientClosed();
       }
-      this.connection = connection;
+      this.#connection = connection;
     } catch (error) {
       connecting.then(
         (late) => late.close(false),
@@ -357,23 +357,24 @@ export class Runner {
       );
       throw error;
     } finally {
-      this.giveUp = undefined;
+      this.#giveUp = undefined;
     }
     this.core.connected();
-    this.flush();
-    return this.connection;
+    this.#flush();
+    return this.#connection;
   }
 
   /** What the end of a session means. */
-  private actionOf(error: unknown): Reconnect | End {
+  #actionOf(error: unknown): Reconnect | End {
     if (error instanceof EndOfStream || error instanceof ConnectionLost) {
-      if (this.goingAway !== undefined) {
+      if (this.#goingAway !== undefined) {
         // It is gone before its time: there is nothing to wait for, and everybody who was on it comes now.
         return { type: "reconnect", error: away() };
       }
     }
     if (error instanceof EndOfStream) {
-      return judge(error.error);
+      const type = error.reconnect ? "reconnect" : "end";
+      return error.reconnect === undefined ? judge(error.error) : { type, error: error.error };
     }
     if (error instanceof TidingsError) {
       return judge(error);
@@ -387,14 +388,14 @@ export class Runner {
    * What replaced this session may be a connection of our own that was left before, and whose hello came late: then it is
    * worth one more try.
    */
-  private lay(action: Reconnect | End, left: boolean): Reconnect | End {
+  #lay(action: Reconnect | End, left: boolean): Reconnect | End {
     if (action.error.reason !== "SESSION_REPLACED") {
-      this.leftBehind ||= left;
+      this.#leftBehind ||= left;
       return action;
     }
-    const syncedFor = this.syncedAt === undefined ? 0 : this.now() - this.syncedAt;
-    const ours = this.leftBehind && syncedFor < this.core.limits.beaconInterval * SILENT_BEACONS;
-    this.leftBehind = false;
+    const syncedFor = this.#syncedAt === undefined ? 0 : this.now() - this.#syncedAt;
+    const ours = this.#leftBehind && syncedFor < this.core.limits.beaconInterval * SILENT_BEACONS;
+    this.#leftBehind = false;
     return ours ? { type: "reconnect", error: action.error } : action;
   }
 
@@ -412,10 +413,10 @@ export class Runner {
     return provided(tokens.get());
   }
 
-  private disconnect(): void {
-    this.cancelTimers();
-    const connection = this.connection;
-    this.connection = this.writing = this.refreshing = undefined;
+  #disconnect(): void {
+    this.#cancelTimers();
+    const connection = this.#connection;
+    this.#connection = this.#writing = this.#refreshing = undefined;
     this.core.disconnected();
     void connection?.close(false);
   }
@@ -423,75 +424,78 @@ export class Runner {
   // A connection
 
   /** Take frames until one of them ends it. The deadline moves with each, once the session is open. */
-  private async read(connection: Connection): Promise<Reconnect | End> {
+  async #read(connection: Connection): Promise<Reconnect | End> {
     const core = this.core;
     while (true) {
       const frame = await connection.receive();
       const now = this.now();
-      this.lastFrameWall = this.parts.clock.wall();
+      this.#lastFrameWall = this.parts.clock.wall();
       const actions = core.receive(frame, now);
-      this.showProgress(now);
+      this.#showProgress(now);
       for (const action of actions) {
         if (action.type === "reconnect" || action.type === "end") {
-          this.afterCore();
+          this.#afterCore();
           return action;
         }
-        this.carryOut(action, now);
+        this.#carryOut(action, now);
       }
-      this.afterCore();
+      this.#afterCore();
       if (core.welcomed) {
         const silence = now + core.limits.beaconInterval * SILENT_BEACONS;
-        this.setDeadline(this.goingAway ?? silence);
+        this.#setDeadline(this.#goingAway ?? silence);
       }
     }
   }
 
-  private showProgress(now: number): void {
+  #showProgress(now: number): void {
     const core = this.core;
     if (core.welcomed && this.state.status === "connecting") {
-      this.refusals.clear();
-      this.setState("syncing");
+      this.#refusals.clear();
+      this.#setState("syncing");
     }
-    if (core.synced && this.syncedAt === undefined) {
-      this.syncedAt = now;
-      this.setState("online");
+    if (core.synced && this.#syncedAt === undefined) {
+      this.#syncedAt = now;
+      this.#setState("online");
     }
   }
 
-  private carryOut(action: GoAway | RefreshToken, now: number): void {
+  #carryOut(action: GoAway | RefreshToken, now: number): void {
     if (action.type === "goAway") {
-      this.goingAway = now + action.delay;
-    } else if (this.refreshing === undefined && this.connection !== undefined) {
-      this.refreshing = this.connection;
-      void this.refresh(this.connection);
+      this.#goingAway = now + action.delay;
+    } else if (this.#refreshing === undefined && this.#connection !== undefined) {
+      this.#refreshing = this.#connection;
+      void this.#refresh(this.#connection);
     }
   }
 
   /** The timer isn't renewed with each frame: it looks again when it is due. */
-  private setDeadline(at: number): void {
-    const sooner = at < this.deadlineAt;
-    this.deadlineAt = at;
-    if (sooner || this.cancelDeadline === undefined) {
-      this.cancelDeadline?.();
-      this.awaitDeadline();
+  #setDeadline(at: number): void {
+    const sooner = at < this.#deadlineAt;
+    this.#deadlineAt = at;
+    if (sooner || this.#cancelDeadline === undefined) {
+      this.#cancelDeadline?.();
+      this.#awaitDeadline();
     }
   }
 
-  private awaitDeadline(): void {
-    this.cancelDeadline = this.parts.clock.after(Math.max(0, this.deadlineAt - this.now()), () => {
-      this.cancelDeadline = undefined;
-      if (this.now() < this.deadlineAt) {
-        this.awaitDeadline();
-      } else if (this.goingAway !== undefined) {
-        this.leave(away(), 0);
-      } else {
-        this.leave(new ConnectionLost("nothing came from the server for too long"));
-      }
-    });
+  #awaitDeadline(): void {
+    this.#cancelDeadline = this.parts.clock.after(
+      Math.max(0, this.#deadlineAt - this.now()),
+      () => {
+        this.#cancelDeadline = undefined;
+        if (this.now() < this.#deadlineAt) {
+          this.#awaitDeadline();
+        } else if (this.#goingAway !== undefined) {
+          this.#leave(away(), 0);
+        } else {
+          this.#leave(new ConnectionLost("nothing came from the server for too long"));
+        }
+      },
+    );
   }
 
   /** The core has changed: tell everyone whom it concerns. */
-  private afterCore(): void {
+  #afterCore(): void {
     const core = this.core;
     for (const outcome of core.sends.outcomes.splice(0)) {
       this.onOutcome(outcome);
@@ -499,23 +503,23 @@ export class Runner {
     if (core.hasEvents) {
       this.notify();
     }
-    this.saveIfDue();
-    this.flush();
+    this.#saveIfDue();
+    this.#flush();
   }
 
   /** See to it that what is to be sent goes out. */
-  private flush(): void {
-    const connection = this.connection;
-    if (connection !== undefined && this.writing === undefined) {
-      this.writing = this.write(connection);
+  #flush(): void {
+    const connection = this.#connection;
+    if (connection !== undefined && this.#writing === undefined) {
+      this.#writing = this.#write(connection);
     }
   }
 
-  private async write(connection: Connection): Promise<void> {
+  async #write(connection: Connection): Promise<void> {
     // What is to be sent in the same turn goes together.
     await Promise.resolve();
     try {
-      while (connection === this.connection) {
+      while (connection === this.#connection) {
         const frame = this.core.nextFrame(this.now());
         if (frame === undefined) {
           break;
@@ -525,46 +529,46 @@ export class Runner {
     } catch (error) {
       if (!(error instanceof ConnectionLost)) {
         this.parts.warn("a frame could not be sent", error);
-        this.leave(new ConnectionLost(String(error)));
+        this.#leave(new ConnectionLost(String(error)));
       }
     }
-    if (connection === this.connection) {
-      this.writing = undefined;
-      this.wakeOutbox();
+    if (connection === this.#connection) {
+      this.#writing = undefined;
+      this.#wakeOutbox();
     }
   }
 
-  private wakeOutbox(): void {
-    this.cancelOutbox?.();
+  #wakeOutbox(): void {
+    this.#cancelOutbox?.();
     const wakeAt = this.core.wakeAt();
-    this.cancelOutbox =
+    this.#cancelOutbox =
       wakeAt === undefined
         ? undefined
-        : this.parts.clock.after(Math.max(0, wakeAt - this.now()), () => this.flush());
+        : this.parts.clock.after(Math.max(0, wakeAt - this.now()), () => this.#flush());
   }
 
   /** Get a new token for the session; on failure try again until the session ends. */
-  private async refresh(connection: Connection): Promise<void> {
-    for (let attempt = 0; connection === this.connection; attempt += 1) {
+  async #refresh(connection: Connection): Promise<void> {
+    for (let attempt = 0; connection === this.#connection; attempt += 1) {
       try {
         const token = await provided(this.parts.tokens.renew());
-        if (connection === this.connection) {
-          this.refreshing = undefined;
+        if (connection === this.#connection) {
+          this.#refreshing = undefined;
           this.core.refreshToken(token);
-          this.flush();
+          this.#flush();
         }
         return;
       } catch (error) {
         this.parts.warn("the token can't be renewed", error);
-        await this.sleep(this.backoff.delay(attempt, this.parts.random));
+        await this.sleep(this.#backoff.delay(attempt, this.parts.random));
       }
     }
   }
 
-  private cancelTimers(): void {
-    this.cancelDeadline?.();
-    this.cancelOutbox?.();
-    this.cancelDeadline = this.cancelOutbox = undefined;
+  #cancelTimers(): void {
+    this.#cancelDeadline?.();
+    this.#cancelOutbox?.();
+    this.#cancelDeadline = this.#cancelOutbox = undefined;
   }
 }
 

@@ -6,11 +6,11 @@ import type { Parts } from "./runner.js";
 import type { Batch } from "./unsaved.js";
 
 export class Saver {
-  private batch: Batch | undefined;
-  private saving: Promise<void> | undefined;
-  private cancelTimer: (() => void) | undefined;
-  private wakeUp: (() => void) | undefined;
-  private stopped = false;
+  #batch: Batch | undefined;
+  #saving: Promise<void> | undefined;
+  #cancelTimer: (() => void) | undefined;
+  #wakeUp: (() => void) | undefined;
+  #stopped = false;
 
   /** @param saved Called after each time that something was saved. */
   constructor(
@@ -22,57 +22,57 @@ export class Saver {
   /** Save now what is due now, and soon what can wait. */
   saveIfDue(): void {
     if (this.core.savingDue) {
-      this.begin();
-    } else if (this.cancelTimer === undefined && this.core.hasUnsaved) {
-      this.cancelTimer = this.parts.clock.after(this.parts.config.applyDelay, () => this.begin());
+      this.#begin();
+    } else if (this.#cancelTimer === undefined && this.core.hasUnsaved) {
+      this.#cancelTimer = this.parts.clock.after(this.parts.config.applyDelay, () => this.#begin());
     }
   }
 
   /** Save until nothing is left. */
   async finish(): Promise<void> {
-    while (!this.stopped && (this.core.hasUnsaved || this.batch !== undefined)) {
-      this.begin();
-      await this.saving;
+    while (!this.#stopped && (this.core.hasUnsaved || this.#batch !== undefined)) {
+      this.#begin();
+      await this.#saving;
     }
   }
 
   /** Save no more. */
   stop(): void {
-    this.stopped = true;
-    this.cancelTimer?.();
-    this.wakeUp?.();
+    this.#stopped = true;
+    this.#cancelTimer?.();
+    this.#wakeUp?.();
   }
 
-  private begin(): void {
-    this.cancelTimer?.();
-    this.cancelTimer = undefined;
-    this.saving ??= this.save();
+  #begin(): void {
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
+    this.#saving ??= this.#save();
   }
 
-  private async save(): Promise<void> {
+  async #save(): Promise<void> {
     const backoff = backoffOf(this.parts.config);
     let attempt = 0;
     do {
-      this.batch ??= this.core.takeUnsaved();
+      this.#batch ??= this.core.takeUnsaved();
       try {
-        await this.saveOne(this.batch);
+        await this.#saveOne(this.#batch);
       } catch (error) {
         this.parts.warn("the state can't be saved", error);
-        await this.pause(backoff.delay(attempt, this.parts.random));
+        await this.#pause(backoff.delay(attempt, this.parts.random));
         attempt += 1;
         continue;
       }
       attempt = 0;
-      const batch = this.batch;
-      this.batch = undefined;
+      const batch = this.#batch;
+      this.#batch = undefined;
       this.core.saved(batch);
       this.saved();
-    } while (!this.stopped && (this.batch !== undefined || this.core.savingDue));
-    this.saving = undefined;
+    } while (!this.#stopped && (this.#batch !== undefined || this.core.savingDue));
+    this.#saving = undefined;
   }
 
   /** Save once; repeating the whole after a failure does no harm. */
-  private async saveOne(batch: Batch): Promise<void> {
+  async #saveOne(batch: Batch): Promise<void> {
     const { store } = this.parts;
     if (batch.updated.size > 0) {
       await store.update(batch.updated);
@@ -88,10 +88,10 @@ export class Saver {
     }
   }
 
-  private pause(ms: number): Promise<void> {
+  #pause(ms: number): Promise<void> {
     return new Promise((resolve) => {
       const cancel = this.parts.clock.after(ms, resolve);
-      this.wakeUp = () => {
+      this.#wakeUp = () => {
         cancel();
         resolve();
       };

@@ -1,11 +1,15 @@
 /** Own messages: queued, made durable, sealed, sent, refused, and what is told of that. No I/O, no clock. */
 
-import { equals, fromBinary } from "@bufbuild/protobuf";
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { msOf } from "./convert.js";
 import { Code, codeOf, TidingsError } from "./errors.js";
 import type { MessageFailed, MessagePending, MessageSent } from "./events.js";
 import type { Entry } from "./gen/tidings/v1/entry_pb.js";
-import { MessageContentSchema, type SendMessageResponse } from "./gen/tidings/v1/message_pb.js";
+import {
+  type MessageContent,
+  MessageContentSchema,
+  type SendMessageResponse,
+} from "./gen/tidings/v1/message_pb.js";
 import { type IdMaker, idTimeMs, type ServerClock } from "./ids.js";
 import type { Outbox, Outgoing } from "./outbox.js";
 import type { EventQueue } from "./queue.js";
@@ -45,7 +49,7 @@ export class Sends {
     // The application may not have heard of it, or of the id that it has now, before its process ended.
     this.events.put(pendingOf(message, { restored: true }));
     if (message.failure !== undefined) {
-      this.failed(message);
+      this.#failed(message);
     }
   }
 
@@ -66,7 +70,7 @@ export class Sends {
   /** The server has told its time: the ids of what was never sent are made final. */
   sealAll(now: number): void {
     for (const item of this.outbox.unsealed()) {
-      this.seal(item, now);
+      this.#seal(item, now);
     }
   }
 
@@ -78,7 +82,7 @@ export class Sends {
     }
     if (message.failure !== undefined) {
       this.outbox.fail(item);
-      this.failed(item.message);
+      this.#failed(item.message);
     } else {
       this.outbox.stored(item);
     }
@@ -90,11 +94,11 @@ export class Sends {
       return;
     }
     if (!(answer instanceof TidingsError)) {
-      this.sent(item, Number(answer.seq), msOf(answer.createTime));
+      this.#sent(item, Number(answer.seq), msOf(answer.createTime));
     } else if (this.outbox.mayBeTakenLater(item, answer)) {
       this.outbox.retry(item, answer, now);
     } else {
-      this.refused(item, answer);
+      this.#refused(item, answer);
     }
   }
 
@@ -107,7 +111,7 @@ export class Sends {
     if (item.message.sealed || !this.clock.known) {
       this.outbox.stored(item);
     } else {
-      this.seal(item, now);
+      this.#seal(item, now);
     }
   }
 
@@ -140,19 +144,14 @@ export class Sends {
       return;
     }
     const same =
-      entry.body.case === "message" &&
-      equals(
-        MessageContentSchema,
-        entry.body.value,
-        fromBinary(MessageContentSchema, item.message.content),
-      );
+      entry.body.case === "message" && sameContent(entry.body.value, item.message.content);
     if (entry.erased || same) {
-      this.sent(item, Number(entry.seq), msOf(entry.createTime));
+      this.#sent(item, Number(entry.seq), msOf(entry.createTime));
     }
   }
 
   /** Make an id final that was made before the server had told its time. */
-  private seal(item: Outgoing, now: number): void {
+  #seal(item: Outgoing, now: number): void {
     const old = item.message;
     const serverMs = this.clock.nowMs(now);
     const messageId =
@@ -167,11 +166,11 @@ export class Sends {
     }
   }
 
-  private sent(item: Outgoing, seq: number, timeMs: number): void {
+  #sent(item: Outgoing, seq: number, timeMs: number): void {
     this.outbox.accepted(item);
     const { conversationId, messageId } = item.message;
     this.unsaved.remove(messageId);
-    this.tell({
+    this.#tell({
       type: "messageSent",
       conversationId,
       messageId,
@@ -181,14 +180,14 @@ export class Sends {
   }
 
   /** A message is refused for good. Those behind it wait until that is durable, or a crash could bring it back. */
-  private refused(item: Outgoing, error: TidingsError): void {
+  #refused(item: Outgoing, error: TidingsError): void {
     this.outbox.hold(item);
     const { code, reason, field, detail } = error;
     item.message = { ...item.message, failure: { code, reason, field, message: detail } };
     this.unsaved.update(item.message.messageId, item.message);
   }
 
-  private failed(message: StoredMessage): void {
+  #failed(message: StoredMessage): void {
     const failure = message.failure;
     if (failure === undefined) {
       return;
@@ -198,10 +197,10 @@ export class Sends {
       reason: failure.reason,
       field: failure.field,
     });
-    this.tell({ type: "messageFailed", conversationId, messageId, text, replyTo, error });
+    this.#tell({ type: "messageFailed", conversationId, messageId, text, replyTo, error });
   }
 
-  private tell(outcome: MessageSent | MessageFailed): void {
+  #tell(outcome: MessageSent | MessageFailed): void {
     this.events.put(outcome);
     this.outcomes.push(outcome);
   }
@@ -222,4 +221,10 @@ function pendingOf(
     restored: how.restored ?? false,
     replaces: how.replaces ?? null,
   };
+}
+
+/** Whether a message says what is kept serialised: written by one writer, equal messages are equal bytes. */
+function sameContent(message: MessageContent, kept: Uint8Array): boolean {
+  const written = (content: MessageContent) => toBinary(MessageContentSchema, content).join();
+  return written(message) === written(fromBinary(MessageContentSchema, kept));
 }

@@ -97,13 +97,13 @@ export class MemoryStateStore implements StateStore {
   session = NO_SESSION;
   readonly cursors = new Map<string, number>();
   readonly messages = new Map<string, StoredMessage>();
-  private opened = false;
+  #opened = false;
 
   async open(): Promise<StoredState> {
-    if (this.opened) {
+    if (this.#opened) {
       throw new StateError("the store is in use by another client");
     }
-    this.opened = true;
+    this.#opened = true;
     return this.snapshot();
   }
 
@@ -155,6 +155,6 @@ export class MemoryStateStore implements StateStore {
   }
 
   async close(): Promise<void> {
-    this.opened = false;
+    this.#opened = false;
   }
 }

@@ -9,9 +9,9 @@ const EVENTS_IN_A_ROW = 64;
 
 /** See `Client.events`. */
 export class EventStream implements AsyncIterableIterator<Event> {
-  private previous: Event | undefined;
-  private asked = false;
-  private inARow = 0;
+  #previous: Event | undefined;
+  #asked = false;
+  #inARow = 0;
 
   constructor(
     private readonly runner: Runner,
@@ -23,14 +23,14 @@ export class EventStream implements AsyncIterableIterator<Event> {
   }
 
   async next(): Promise<IteratorResult<Event, undefined>> {
-    if (this.asked) {
+    if (this.#asked) {
       throw new TidingsError(Code.FAILED_PRECONDITION, "somebody is waiting for events already");
     }
-    this.asked = true;
+    this.#asked = true;
     try {
-      return await this.take();
+      return await this.#take();
     } finally {
-      this.asked = false;
+      this.#asked = false;
     }
   }
 
@@ -39,25 +39,25 @@ export class EventStream implements AsyncIterableIterator<Event> {
     return { done: true, value: undefined };
   }
 
-  private async take(): Promise<IteratorResult<Event, undefined>> {
+  async #take(): Promise<IteratorResult<Event, undefined>> {
     const runner = this.runner;
-    if (this.previous !== undefined && runner.config.autoApply) {
-      runner.applied(this.previous);
+    if (this.#previous !== undefined && runner.config.autoApply) {
+      runner.applied(this.#previous);
     }
-    this.previous = undefined;
-    if (this.inARow >= EVENTS_IN_A_ROW) {
+    this.#previous = undefined;
+    if (this.#inARow >= EVENTS_IN_A_ROW) {
       // A backlog must not keep acknowledgements and everybody else waiting.
-      this.inARow = 0;
+      this.#inARow = 0;
       await this.clock.yield();
     }
     while (true) {
       const event = runner.core.nextEvent();
       if (event !== undefined) {
-        this.inARow += 1;
-        this.previous = event;
+        this.#inARow += 1;
+        this.#previous = event;
         return { done: false, value: event };
       }
-      this.inARow = 0;
+      this.#inARow = 0;
       if (runner.ended instanceof ClientClosed) {
         return { done: true, value: undefined };
       }

@@ -8,8 +8,12 @@ import type { ChatRequest, ChatResponse } from "./gen/tidings/v1/chat_service_pb
 export class EndOfStream extends Error {
   /**
    * @param error Why, with the code OK when no reason was given. Its reason is empty unless a Tidings server gave one.
+   * @param reconnect Whether to connect again, where the server has said so; otherwise the error tells.
    */
-  constructor(readonly error = new TidingsError(Code.OK, "the server ended the stream")) {
+  constructor(
+    readonly error = new TidingsError(Code.OK, "the server ended the stream"),
+    readonly reconnect?: boolean,
+  ) {
     super(error.message);
     this.name = "EndOfStream";
   }

@@ -55,31 +55,37 @@ test("everything that can be asked", async () => {
   }
   expect(members).toEqual(["ann owner", "ben member", "cat member"]);
 
+  expect(await ann.sdk.updateConversation(id, { title: "Garden 🌱", customData: "{}" })).toBe(3);
+  expect(await ann.sdk.updateConversation(id, { title: "Garden 🌱" })).toBe(0);
+  const updated = await ben.until(() => ben.of("conversationUpdated")[0]);
+  expect(updated.settings).toEqual({ title: "Garden 🌱", customData: "{}" });
+  expect(await ben.sdk.getConversation(id)).toMatchObject({ title: "Garden 🌱", description: "" });
+
   const texts = Array.from({ length: 25 }, (_, n) => `message ${n}`);
   const handles = [];
   for (const text of texts) {
     handles.push(await ann.sdk.send(id, text));
   }
   const seqs = await Promise.all(handles.map((handle) => handle.sent()));
-  expect(seqs).toEqual(texts.map((_, n) => n + 3));
+  expect(seqs).toEqual(texts.map((_, n) => n + 4));
   const newest = [];
-  for await (const entry of ben.sdk.history(id, { pageSize: 7, until: 20 })) {
+  for await (const entry of ben.sdk.history(id, { pageSize: 7, until: 21 })) {
     newest.push(entry.seq);
   }
-  expect(newest).toEqual([27, 26, 25, 24, 23, 22, 21, 20]);
+  expect(newest).toEqual([28, 27, 26, 25, 24, 23, 22, 21]);
 
-  await ann.sdk.editMessage(id, 3, "edited");
-  await ben.sdk.setReaction(id, 3, "👍");
-  await ann.sdk.setReaction(id, 3, "👍");
-  await ann.sdk.deleteMessage(id, 4);
-  const message = await ben.sdk.getMessage(id, { seq: 3 });
+  await ann.sdk.editMessage(id, 4, "edited");
+  await ben.sdk.setReaction(id, 4, "👍");
+  await ann.sdk.setReaction(id, 4, "👍");
+  await ann.sdk.deleteMessage(id, 5);
+  const message = await ben.sdk.getMessage(id, { seq: 4 });
   expect(message).toMatchObject({
     text: "message 0",
     state: { text: "edited", reactions: [{ reaction: "👍", count: 2 }], ownReaction: "👍" },
   });
-  expect((await ben.sdk.edits(id, 3)).map((edit) => edit.text)).toEqual(["edited"]);
+  expect((await ben.sdk.edits(id, 4)).map((edit) => edit.text)).toEqual(["edited"]);
   const reactions = [];
-  for await (const reaction of ben.sdk.reactions(id, 3)) {
+  for await (const reaction of ben.sdk.reactions(id, 4)) {
     reactions.push(reaction.userId);
   }
   expect(reactions).toEqual(["ann", "ben"]);
@@ -95,17 +101,17 @@ test("everything that can be asked", async () => {
   }
   expect([...lived]).toEqual([...fetched]);
 
-  expect(await ben.sdk.markRead(id, 10)).toMatchObject({ readSeq: 10, unreadCount: 17 });
+  expect(await ben.sdk.markRead(id, 11)).toMatchObject({ readSeq: 11, unreadCount: 17 });
   await ann.until(() =>
-    ann.of("receipt").some((receipt) => receipt.userId === "ben" && receipt.readSeq === 10),
+    ann.of("receipt").some((receipt) => receipt.userId === "ben" && receipt.readSeq === 11),
   );
   const unread = await ben.sdk.unread();
-  expect([unread.total, unread.counts.get(id)?.readSeq]).toEqual([17, 10]);
+  expect([unread.total, unread.counts.get(id)?.readSeq]).toEqual([17, 11]);
   const receipts = new Map<string, number>();
   for await (const receipt of ann.sdk.receipts(id)) {
     receipts.set(receipt.userId, receipt.readSeq);
   }
-  expect(receipts.get("ben")).toBe(10);
+  expect(receipts.get("ben")).toBe(11);
   expect(await ben.sdk.markDelivered(id, 12)).toBeGreaterThanOrEqual(12);
 
   await ann.sdk.setStatus("away", "at lunch");

@@ -44,6 +44,8 @@ export class ServerProcess {
   readonly folder = mkdtempSync(join(tmpdir(), "tidings-"));
   log: { message?: string; [key: string]: unknown }[] = [];
   port = 0;
+  /** Where browsers come. */
+  httpPort = 0;
   private process: ChildProcess | undefined;
   private gone: Promise<unknown> = Promise.resolve();
 
@@ -54,11 +56,16 @@ export class ServerProcess {
     return `127.0.0.1:${this.port}`;
   }
 
-  /** Starts it and waits until it serves; once it was started, on the same port. */
+  get url(): string {
+    return `http://127.0.0.1:${this.httpPort}`;
+  }
+
+  /** Starts it and waits until it serves; once it was started, on the same ports. */
   async start(): Promise<this> {
     const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("TIDINGS_"));
     const given = {
       GRPC__LISTEN: `127.0.0.1:${this.port}`,
+      BRIDGE__LISTEN: `127.0.0.1:${this.httpPort}`,
       METRICS__ENABLED: "false",
       STORE__PATH: join(this.folder, "tidings.db"),
       AUTH__HS256_SECRET: SECRET,
@@ -89,6 +96,7 @@ export class ServerProcess {
       return this.log.find((line) => line.message === "serving");
     });
     this.port = serving.grpc_port as number;
+    this.httpPort = serving.http_port as number;
     return this;
   }
 

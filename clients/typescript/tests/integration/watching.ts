@@ -1,7 +1,8 @@
 /** A client whose events are taken as they come, and checked: each log ascends by one. */
 
 import { expect } from "vitest";
-import { Client, type ClientOptions, type Event } from "../../src/node.js";
+import { Client as BrowserClient } from "../../src/index.js";
+import { Client, type ClientOptions, type CoreClient, type Event } from "../../src/node.js";
 import { tokenOf, until } from "./server.js";
 
 type Of<T extends Event["type"]> = Extract<Event, { type: T }>;
@@ -12,7 +13,7 @@ export class Watching {
   private taking: Promise<void> | undefined;
   private failure: unknown;
 
-  constructor(readonly sdk: Client) {}
+  constructor(readonly sdk: CoreClient) {}
 
   async open(): Promise<this> {
     await this.sdk.open();
@@ -65,18 +66,19 @@ export class Watching {
   }
 }
 
-/** A client of a user, quick to come back; it isn't open yet. */
-export function watching(
-  address: string,
-  user: string,
-  options: Partial<ClientOptions> & { device?: string } = {},
-): Watching {
-  const client = new Client(address, {
+type Options = Partial<ClientOptions> & { device?: string };
+
+/** A client of a user, quick to come back; it isn't open yet. Over a WebSocket where the address is a URL. */
+export function watching(address: string, user: string, options: Options = {}): Watching {
+  const given = {
     tokenProvider: () => tokenOf(user, options.device),
     ...options,
     config: { backoffBase: 50, backoffCap: 500, ...options.config },
-  });
-  return new Watching(client);
+  };
+  const made = address.includes("://")
+    ? new BrowserClient(address, { environment: () => () => {}, ...given })
+    : new Client(address, given);
+  return new Watching(made);
 }
 
 /** Clients that a test has opened, and that are closed after it. */
@@ -87,9 +89,9 @@ export class Devices {
 
   readonly open = async (
     user: string,
-    options: Parameters<typeof watching>[2] = {},
+    options: Options & { address?: string } = {},
   ): Promise<Watching> => {
-    const device = await watching(this.server.address, user, options).open();
+    const device = await watching(options.address ?? this.server.address, user, options).open();
     this.opened.push(device);
     return device;
   };
