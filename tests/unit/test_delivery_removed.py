@@ -85,6 +85,26 @@ async def test_who_has_returned_hears_on_however_late_the_removal_is_published(
     await world.stop()
 
 
+async def test_an_earlier_removal_that_comes_late_hides_nothing_before_the_last_one() -> None:
+    bus = LateBus()
+    world = await World(bus=bus).start()
+    log = await world.group("alice", "bob")
+    bob = world.device("bob")
+    await bob.hello()
+    bus.late = log
+    await world.remove(log, "alice", "bob")
+    await world.add(log, "alice", "bob")
+    await until(lambda: bob.applied("inbox:bob") == 3)
+    await settled()
+    await world.post(log, "alice", "while bob is there")
+    end = await world.remove(log, "alice", "bob")
+    # All at once: the first one lets go of the log, and so he is not offered what follows.
+    bus.hand_on(0, 1, 2, 3)
+    await until(lambda: bob.applied(log) == end)
+    assert not world.node.hub.has_joined(log, bob.session)
+    await world.stop()
+
+
 async def test_who_has_returned_hears_on_when_the_removal_is_published_during_hello() -> None:
     bus = LateBus()
     world = await World(bus=bus).start()
@@ -94,7 +114,8 @@ async def test_who_has_returned_hears_on_when_the_removal_is_published_during_he
     await world.add(log, "alice", "bob")
     bob = world.device("bob")
     world.script.plan("cursors", Fate(before=1))
-    await bob.hello({"inbox:bob": 3, log: 3}, synced=False)
+    # He names no cursor of his inbox, and so the stored ones are read when all else is known.
+    await bob.hello({log: 3}, synced=False)
     await until(lambda: world.node.hub.has_joined(log, bob.session))
     bus.hand_on(0, 1)
     seq = await world.post(log, "alice", "hears bob of it?")

@@ -551,8 +551,16 @@ class Session:
             except DomainError as problem:
                 log.warning("rejoin_waits", cause=str(problem), session=self.id)
                 await asyncio.sleep(_SYNC_RETRY_S)
-        if view.membership is not None and view.membership.current:
+        if view.membership is None:
+            return
+        if view.membership.current:
             await self._join(name)
+            return
+        position = self.positions[name]
+        if view.head > position.head:
+            # They were a member once more, and what came then was not offered since the log was not joined.
+            position.head = view.head
+            self._lag(position, SessionDid.HEAD_MOVED)
 
     # Ending
 
