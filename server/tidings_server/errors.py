@@ -39,6 +39,7 @@ class Reason(IntEnum):
     OTHER_NODE = 25
     EDIT_LIMIT = 26
     REACTION_LIMIT = 27
+    PIN_LIMIT = 28
     MEMBER_NOT_FOUND = 30
     LAST_OWNER = 31
     MUTED = 32
@@ -92,6 +93,7 @@ CODES: Mapping[Reason, Code] = MappingProxyType(
         Reason.OTHER_NODE: Code.FAILED_PRECONDITION,
         Reason.EDIT_LIMIT: Code.FAILED_PRECONDITION,
         Reason.REACTION_LIMIT: Code.FAILED_PRECONDITION,
+        Reason.PIN_LIMIT: Code.FAILED_PRECONDITION,
         Reason.MEMBER_NOT_FOUND: Code.NOT_FOUND,
         Reason.LAST_OWNER: Code.FAILED_PRECONDITION,
         Reason.MUTED: Code.PERMISSION_DENIED,

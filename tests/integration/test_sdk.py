@@ -42,6 +42,7 @@ from tidings import (
     MessageEdited,
     MessageFailed,
     MessageFold,
+    MessagePinned,
     NotFound,
     PermissionDenied,
     ReactionSet,
@@ -558,3 +559,30 @@ async def test_reactions(serve: Serve) -> None:
         assert (held.state.reactions, held.state.own_reaction) == ((("👍", 1),), "👍")
         assert list(fetched) == [held]
         assert [one async for one in bob.sdk.reactions(group, seq)] == [("bob", "👍")]
+
+
+async def test_pins(serve: Serve) -> None:
+    server = await serve()
+    async with (
+        Watching(client(server.address, "alice")) as alice,
+        Watching(client(server.address, "bob")) as bob,
+    ):
+        group = (await alice.sdk.create_group("Plan", ["bob"])).conversation_id
+        first = await (await alice.sdk.send(group, "when")).sent()
+        second = await (await alice.sdk.send(group, "where")).sent()
+        await bob.sdk.set_pin(group, first)
+        pin = await alice.sdk.set_pin(group, second)
+        assert await bob.sdk.set_pin(group, second) == 0
+        await alice.sdk.edit_message(group, second, "there")
+        await bob.sdk.set_pin(group, first, pinned=False)
+        await bob.until(lambda: len(bob.of(MessagePinned)) == 3)
+        fold, fetched = MessageFold(), MessageFold()
+        for event in bob.events:
+            fold.take(event)
+        for message in await bob.sdk.pins(group):
+            fetched.take(message)
+        (listed,) = fetched
+        assert listed == fold.get(second)
+        assert (listed.pinned, listed.state.pin_seq, listed.text) == (True, pin, "there")
+        await alice.sdk.delete_message(group, second)
+        assert await bob.sdk.pins(group) == []

@@ -12,8 +12,9 @@ from .rules import DELETE_OTHERS, may
 from .truth import OPEN, Log
 from .violation import Violation
 
-CHANGES = ("message_edited", "message_deleted", "reaction_set")
+CHANGES = ("message_edited", "message_deleted", "reaction_set", "message_pinned")
 """The kinds of entries that are about a message, each with its position as `seq`."""
+MAX_PINS = 50
 
 
 def about(entry: entry_pb2.Entry) -> int:
@@ -27,6 +28,9 @@ def asked_as(request: Message) -> bytes:
     if isinstance(request, message_pb2.SetReactionRequest):
         set_ = entry_pb2.ReactionSet(seq=request.seq, reaction=request.reaction)
         return b"reaction_set" + set_.SerializeToString()
+    if isinstance(request, message_pb2.SetPinRequest):
+        pin = entry_pb2.MessagePinned(seq=request.seq, pinned=request.pinned)
+        return b"message_pinned" + pin.SerializeToString()
     if isinstance(request, message_pb2.DeleteMessageRequest):
         return b"message_deleted" + entry_pb2.MessageDeleted(seq=request.seq).SerializeToString()
     assert isinstance(request, message_pb2.EditMessageRequest)
@@ -70,6 +74,12 @@ def decided(log: Log, entry: entry_pb2.Entry, where: str) -> None:
     if kind == "reaction_set":
         if entry.reaction_set.replaced != reactions_at(log, seq, log.head).get(user, ""):
             raise Violation("decision", f"{where}: {user} had another reaction")
+    elif kind == "message_pinned":
+        pins, pinned = pins_at(log, log.head), entry.message_pinned.pinned
+        if pinned == (seq in pins):
+            raise Violation("decision", f"{where}: {seq} was pinned before, or was not: {pinned}")
+        if pinned and len(pins) >= MAX_PINS:
+            raise Violation("decision", f"{where}: {len(pins)} are pinned already")
     elif not own and (kind == "message_edited" or not may(log, user, DELETE_OTHERS)):
         raise Violation("decision", f"{where}: {kind} by {user}, of a message of another")
     before = state_at(log, seq, log.head)
@@ -96,7 +106,11 @@ def state_at(log: Log, seq: int, end: int, user: str = "") -> message_pb2.Messag
         state.as_of = entry.seq
         if entry.WhichOneof("body") == "message_deleted":
             state.deleted = True
+            state.pin_seq = 0
             state.ClearField("content")
+            continue
+        if entry.WhichOneof("body") == "message_pinned":
+            state.pin_seq = entry.seq if entry.message_pinned.pinned else 0
             continue
         if entry.WhichOneof("body") == "reaction_set":
             continue
@@ -120,6 +134,26 @@ def reactions_at(log: Log, seq: int, end: int) -> dict[str, str]:
             if entry.reaction_set.reaction:
                 found[entry.user_id] = entry.reaction_set.reaction
     return found
+
+
+def pins_at(log: Log, end: int) -> list[int]:
+    """What is pinned by the entries up to a position, what was pinned last at the end."""
+    pins: list[int] = []
+    for entry in log.entries[:end]:
+        kind, seq = entry.WhichOneof("body"), about(entry)
+        if kind in ("message_pinned", "message_deleted") and seq in pins:
+            pins.remove(seq)
+        if kind == "message_pinned" and entry.message_pinned.pinned:
+            pins.append(seq)
+    return pins
+
+
+def listed_pins(log: Log, user: str, seqs: list[int], known: int, who: str) -> None:
+    """A user has listed what is pinned. Raises Violation when it was not so at any time since what was known."""
+    for end in range(known, log.head + 1):
+        if seqs == [seq for seq in reversed(pins_at(log, end)) if log.visible(user, seq)]:
+            return
+    raise Violation("I12", f"{who} is told that {seqs} are pinned in {log.name} since {known}")
 
 
 def erased(log: Log, end: int) -> dict[int, int]:
@@ -164,10 +198,8 @@ def told(log: Log, user: str, state: message_pb2.MessageState, who: str) -> None
     )
     expected.as_of = state.as_of
     if stays[-1].last != OPEN:
-        # How many had reacted when they left is not known any more, where something came later.
-        expected.ClearField("reactions")
-        expected.own_reaction = ""
-        state = _without_reactions(state)
+        # What others did when they left is not known any more, where something came later.
+        expected, state = _of_the_sender(expected), _of_the_sender(state)
         if state.deleted and state.seq in erased(log, log.head):
             # What was erased later is gone for them as well.
             expected.deleted = True
@@ -178,11 +210,13 @@ def told(log: Log, user: str, state: message_pb2.MessageState, who: str) -> None
         raise Violation("I4", f"{who} is told of {where} that {state}, it is {expected}")
 
 
-def _without_reactions(state: message_pb2.MessageState) -> message_pb2.MessageState:
+def _of_the_sender(state: message_pb2.MessageState) -> message_pb2.MessageState:
+    """A state without reactions and pins."""
     left = message_pb2.MessageState()
     left.CopyFrom(state)
     left.ClearField("reactions")
     left.own_reaction = ""
+    left.pin_seq = 0
     return left
 
 

@@ -19,6 +19,7 @@ from tidings.v1 import (
 from tidings_server.errors import Reason
 
 from .attempts import Attempt
+from .became import listed_pins
 from .network import Status
 from .violation import Violation
 from .watch import Judge, begin_attempt
@@ -27,6 +28,7 @@ _CHANGES: dict[str, tuple[type[Message], type[Message]]] = {
     "SendMessage": (message_pb2.SendMessageRequest, message_pb2.SendMessageResponse),
     "DeleteMessage": (message_pb2.DeleteMessageRequest, message_pb2.DeleteMessageResponse),
     "SetReaction": (message_pb2.SetReactionRequest, message_pb2.SetReactionResponse),
+    "SetPin": (message_pb2.SetPinRequest, message_pb2.SetPinResponse),
     "EditMessage": (message_pb2.EditMessageRequest, message_pb2.EditMessageResponse),
     "CreateConversation": (
         conversation_service_pb2.CreateConversationRequest,
@@ -83,6 +85,7 @@ _READS: dict[str, tuple[type[Message], type[Message]]] = {
         message_service_pb2.ListHistoryRequest,
         message_service_pb2.ListHistoryResponse,
     ),
+    "ListPins": (message_service_pb2.ListPinsRequest, message_service_pb2.ListPinsResponse),
     "GetMessage": (message_service_pb2.GetMessageRequest, message_service_pb2.GetMessageResponse),
     "MarkRead": (receipt_service_pb2.MarkReadRequest, receipt_service_pb2.MarkReadResponse),
     "MarkDelivered": (
@@ -174,6 +177,8 @@ class CallWatch:
             case message_service_pb2.ListHistoryResponse():
                 assert isinstance(request, message_service_pb2.ListHistoryRequest)
                 self._history(request, answer, call.known)
+            case message_service_pb2.ListPinsResponse():
+                self._pins(name, answer, call.known)
             case message_service_pb2.GetMessageResponse():
                 entry = answer.entry
                 raw = event_pb2.Event(entry=entry).SerializeToString()
@@ -201,6 +206,18 @@ class CallWatch:
                             f"{name}: {r.user_id} went back from {delivered}/{read} "
                             f"to {r.delivered_seq}/{r.read_seq}",
                         )
+
+    def _pins(self, name: str, answer: message_service_pb2.ListPinsResponse, known: int) -> None:
+        events = chat_service_pb2.ChatResponse(events=answer.events).events
+        states = {e.message_state.seq: e.message_state for e in events if not e.HasField("entry")}
+        entries = [event for event in events if event.HasField("entry")]
+        seqs = [event.entry.seq for event in entries]
+        listed_pins(self._judge.truth.log(name), self.user, seqs, known, self.who)
+        for event in entries:
+            seq, raw = event.entry.seq, event.SerializeToString()
+            self._judge.shown(self.user, name, seq, raw, self.who, known)
+            self._judge.state_told(self.user, states[seq], self.who)
+            self._judge.fetched(self.user, name, seq, states[seq], known, self.who)
 
     def _history(
         self,

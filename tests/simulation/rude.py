@@ -274,9 +274,14 @@ class RudeDevice:
         command = request.commands.add(command_id=self._next)
         self._next += 1
         user = f"user{rng.randrange(3)}"
-        match rng.randrange(13):
+        match rng.randrange(14):
             case 8 | 9 | 10 | 11 | 12:
                 self._govern(command, conversation, change_id, user)
+            case 13:
+                command.set_pin.conversation_id = conversation
+                command.set_pin.request_id = change_id
+                command.set_pin.seq = rng.randint(1, self.positions.get(conversation, 9) + 2)
+                command.set_pin.pinned = rng.random() < 0.6
             case 7:
                 command.set_reaction.conversation_id = conversation
                 command.set_reaction.request_id = change_id

@@ -19,10 +19,12 @@ _RANKS: list[int] = [
     conversation_pb2.MEMBER_ROLE_ADMIN,
     OWNER,
 ]
+PIN = 20
 _NEEDS = {
     "message": 2,
     "message_edited": 3,
     "reaction_set": 4,
+    "message_pinned": PIN,
     "message_deleted": 5,
     "members_added": 7,
     "member_removed": 8,
@@ -50,10 +52,11 @@ _LEAST = {
     15: 3,
     16: 4,
     17: 3,
+    PIN: 1,
 }
 """The lowest rank that has a right, where nothing else is said."""
 _SETTING_NEEDS = {"frozen": _FREEZE, "rights": _SET_RIGHTS}
-_SPEAKING = ("message", "message_edited", "reaction_set")
+_SPEAKING = ("message", "message_edited", "reaction_set", "message_pinned")
 TEXTS = ("title", "description", "picture", "custom_data")
 FLAGS = ("frozen", "history_for_newcomers")
 SETTINGS = (*TEXTS, *FLAGS, "rights")

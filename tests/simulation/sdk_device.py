@@ -318,6 +318,8 @@ class SdkDevice:
                 head = self.data.positions.get(conversation, 0)
                 if head:
                     await client.get_message(conversation, seq=rng.randint(1, head))
+            case "pins":
+                await client.pins(conversation)
             case "change a message":
                 await self._change_message(client, conversation)
             case "receipts":
@@ -378,6 +380,9 @@ class SdkDevice:
         seq = rng.choice(seqs) if seqs and rng.random() < 0.9 else rng.randint(1, 40)
         if rng.random() < 0.4:
             await client.set_reaction(conversation, seq, rng.choice(("👍", "🎉", "x", "")))
+            return
+        if rng.random() < 0.3:
+            await client.set_pin(conversation, seq, pinned=rng.random() < 0.7)
             return
         if rng.random() < 0.25:
             await client.delete_message(conversation, seq)

@@ -246,6 +246,7 @@ class StreamWatch:
                 "edit_message",
                 "delete_message",
                 "set_reaction",
+                "set_pin",
                 "add_members",
                 "remove_member",
                 "leave_conversation",

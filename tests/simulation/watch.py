@@ -161,7 +161,8 @@ def begin_attempt(
         request,
         message_pb2.EditMessageRequest
         | message_pb2.DeleteMessageRequest
-        | message_pb2.SetReactionRequest,
+        | message_pb2.SetReactionRequest
+        | message_pb2.SetPinRequest,
     ):
         content, change_id = asked_as(request), request.request_id
     elif isinstance(request, conversation_service_pb2.CreateConversationRequest):

@@ -21,6 +21,7 @@ _SDK_ACTIONS = {
     "delivered": 3,
     "history": 6,
     "get": 2,
+    "pins": 3,
     "receipts": 2,
     "list": 3,
     "quarrel": 8,

@@ -67,6 +67,7 @@ OPERATIONS: dict[str, Make] = {
     "ListReactions": lambda p, _: message_service_pb2.ListReactionsRequest(
         conversation_id=p.log, seq=p.others
     ),
+    "ListPins": lambda p, _: message_service_pb2.ListPinsRequest(conversation_id=p.log),
     "ListReceipts": lambda p, _: receipt_service_pb2.ListReceiptsRequest(conversation_id=p.log),
     "GetUnread": lambda p, _: receipt_service_pb2.GetUnreadRequest(conversation_ids=[p.log]),
     "MarkDelivered": lambda p, _: receipt_service_pb2.MarkDeliveredRequest(
@@ -92,6 +93,9 @@ OPERATIONS: dict[str, Make] = {
     ),
     "SetReaction": lambda p, change: message_pb2.SetReactionRequest(
         conversation_id=p.log, request_id=change, seq=p.others, reaction="x"
+    ),
+    "SetPin": lambda p, change: message_pb2.SetPinRequest(
+        conversation_id=p.log, request_id=change, seq=p.others, pinned=True
     ),
     "AddMembers": lambda p, change: _Conversations.AddMembersRequest(
         conversation_id=p.log, request_id=change, members=[conversation_pb2.Member(user_id="new")]

@@ -61,6 +61,7 @@ RESULTS: list[tuple[c.Result, str]] = [
     (c.MessageChanged(c.EditMessage, 7, NOW_MS), "edit_message"),
     (c.MessageChanged(c.DeleteMessage, 7, NOW_MS), "delete_message"),
     (c.MessageChanged(c.SetReaction, 7, NOW_MS), "set_reaction"),
+    (c.MessageChanged(c.SetPin, 7, NOW_MS), "set_pin"),
     (c.ConversationChanged(c.AddMembers, 7), "add_members"),
     (c.ConversationChanged(c.RemoveMember, 7), "remove_member"),
     (c.ConversationChanged(c.LeaveConversation, 7), "leave_conversation"),

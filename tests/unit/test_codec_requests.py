@@ -101,6 +101,11 @@ GOOD: list[tuple[Message, c.Command]] = [
         c.ListReactions(LOG, 3, 1000, ""),
     ),
     (
+        message_pb2.SetPinRequest(conversation_id=LOG, request_id=ID, seq=3, pinned=True),
+        c.SetPin(LOG, CHANGE, 3, pinned=True),
+    ),
+    (message_service_pb2.ListPinsRequest(conversation_id=LOG), c.ListPins(LOG)),
+    (
         receipt_service_pb2.MarkDeliveredRequest(conversation_id=LOG, seq=1),
         c.MarkDelivered(LOG, 1),
     ),

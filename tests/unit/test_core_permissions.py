@@ -33,7 +33,7 @@ GUEST = Membership("gus", Role.GUEST, 1, (Interval(1, 0),))
 # What each role may do besides what those before it may.
 MORE = {
     Role.GUEST: {Right.READ, Right.REACT, Right.DELETE, Right.LEAVE},
-    Role.MEMBER: {Right.POST, Right.EDIT},
+    Role.MEMBER: {Right.POST, Right.EDIT, Right.PIN},
     Role.MODERATOR: {Right.DELETE_OTHERS, Right.REMOVE_MEMBERS, Right.MUTE, Right.BAN},
     Role.ADMIN: {
         Right.ADD_MEMBERS,

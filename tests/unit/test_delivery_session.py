@@ -185,6 +185,11 @@ async def test_every_kind_of_command_has_its_result(world: World, log: str) -> N
                 conversation_id=log, request_id=world.new_id(), seq=3, reaction="x"
             )
         ),
+        "set_pin": Command(
+            set_pin=message_pb2.SetPinRequest(
+                conversation_id=log, request_id=world.new_id(), seq=3, pinned=True
+            )
+        ),
         "delete_message": Command(
             delete_message=message_pb2.DeleteMessageRequest(
                 conversation_id=log, request_id=world.new_id(), seq=3

@@ -75,18 +75,10 @@ class Operations(ConversationOperations):
                 request,
                 message_service_pb2.ListHistoryResponse.FromString,
             )
-            states = {
-                event.message_state.seq: event.message_state
-                for event in answer.events
-                if event.HasField("message_state")
-            }
-            for event in answer.events:
-                if not event.HasField("entry"):
-                    continue
-                seq = event.entry.seq
-                if until is not None and (seq > until if ascending else seq < until):
+            for entry in _convert.entries_of(answer.events, user_id):
+                if until is not None and (entry.seq > until if ascending else entry.seq < until):
                     return
-                yield _convert.entry_of(event.entry, user_id, states.get(seq))
+                yield entry
             if not answer.next_page_token:
                 return
             request.page_token = answer.next_page_token
@@ -204,6 +196,36 @@ class Operations(ConversationOperations):
             if not answer.next_page_token:
                 return
             request.page_token = answer.next_page_token
+
+    async def set_pin(
+        self, conversation_id: str, seq: int, *, pinned: bool = True, request_id: str | None = None
+    ) -> int:
+        """Pin a message, or end that.
+
+        Returns the position of the change, 0 when it was so already.
+        """
+        answer = await self._call(
+            f"{_MESSAGES}/SetPin",
+            message_pb2.SetPinRequest(
+                conversation_id=conversation_id,
+                request_id=request_id or self._new_id(),
+                seq=seq,
+                pinned=pinned,
+            ),
+            message_pb2.SetPinResponse.FromString,
+        )
+        return answer.seq
+
+    async def pins(self, conversation_id: str) -> list[events.Message]:
+        """The pinned messages that the caller may read, those that were pinned last first; at most 50."""
+        user_id = await self._own_user_id()
+        answer = await self._call(
+            f"{_MESSAGES}/ListPins",
+            message_service_pb2.ListPinsRequest(conversation_id=conversation_id),
+            message_service_pb2.ListPinsResponse.FromString,
+        )
+        found = _convert.entries_of(answer.events, user_id)
+        return [entry for entry in found if isinstance(entry, events.Message)]
 
     async def edits(self, conversation_id: str, seq: int) -> list[events.MessageEdited]:
         """The edits of a message, the oldest first. What it said at first is in its own entry."""

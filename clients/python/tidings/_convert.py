@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +177,20 @@ def state_of(state: message_pb2.MessageState) -> events.MessageState:
         deleted=state.deleted,
         reactions=tuple((r.reaction, r.count) for r in state.reactions),
         own_reaction=state.own_reaction,
+        pin_seq=state.pin_seq,
     )
+
+
+def entries_of(answer: Iterable[event_pb2.Event], user_id: str) -> Iterator[events.Entry]:
+    """The entries of an answer, each with what became of it."""
+    states = {
+        event.message_state.seq: event.message_state
+        for event in answer
+        if event.HasField("message_state")
+    }
+    for event in answer:
+        if event.HasField("entry"):
+            yield entry_of(event.entry, user_id, states.get(event.entry.seq))
 
 
 def entry_of(
@@ -247,6 +260,18 @@ def entry_of(
             reaction=reaction.reaction,
             replaced=reaction.replaced,
             own=sender == user_id,
+        )
+    if body == "message_pinned":
+        return events.MessagePinned(
+            conversation_id=log,
+            log=log,
+            seq=seq,
+            ordinal=ordinal,
+            time=time,
+            user_id=sender,
+            entry_id=entry_id,
+            message_seq=entry.message_pinned.seq,
+            pinned=entry.message_pinned.pinned,
         )
     if body == "conversation_created":
         created = entry.conversation_created

@@ -35,6 +35,7 @@ __all__ = [
     "MessageEdited",
     "MessageFailed",
     "MessagePending",
+    "MessagePinned",
     "MessageSent",
     "MessageState",
     "PositionLost",
@@ -87,6 +88,7 @@ class MessageState:
         deleted: Whether it was deleted for all.
         reactions: How many users have reacted with what, the largest counts first.
         own_reaction: The own reaction, empty for none.
+        pin_seq: The position of the entry that pinned it, 0 while it is not pinned.
     """
 
     conversation_id: str
@@ -99,6 +101,7 @@ class MessageState:
     deleted: bool = False
     reactions: tuple[tuple[str, int], ...] = ()
     own_reaction: str = ""
+    pin_seq: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +172,19 @@ class ReactionSet(LogEntry):
     reaction: str
     replaced: str
     own: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessagePinned(LogEntry):
+    """A message was pinned, or is pinned no more.
+
+    Attributes:
+        message_seq: The position of the message. It may be one that was never seen here.
+        pinned: Whether it is pinned from here on.
+    """
+
+    message_seq: int
+    pinned: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -504,7 +520,7 @@ class ConnectionState:
     error: TidingsError | None = None
 
 
-MessageChange: TypeAlias = MessageEdited | MessageDeleted | ReactionSet
+MessageChange: TypeAlias = MessageEdited | MessageDeleted | ReactionSet | MessagePinned
 """What happens to a message: an entry that names the message as `message_seq`."""
 
 Entry: TypeAlias = (

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from .events import Event, Gap, Message, MessageChange, MessageEdited, MessageState, ReactionSet
+from .events import (
+    Event,
+    Gap,
+    Message,
+    MessageChange,
+    MessageEdited,
+    MessagePinned,
+    MessageState,
+    ReactionSet,
+)
 
 __all__ = ["FoldedMessage", "MessageFold"]
 
@@ -44,6 +53,11 @@ class FoldedMessage:
     def edited(self) -> bool:
         """Whether it was edited."""
         return bool(self.state.edit_seqs)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it is pinned."""
+        return self.state.pin_seq > 0
 
 
 class MessageFold:
@@ -161,6 +175,8 @@ def _folded(held: FoldedMessage, change: MessageChange) -> FoldedMessage:
             reactions=_counted(state.reactions, change.replaced, change.reaction),
             own_reaction=change.reaction if change.own else state.own_reaction,
         )
+    elif isinstance(change, MessagePinned):
+        state = replace(state, as_of=change.seq, pin_seq=change.seq if change.pinned else 0)
     else:
         state = replace(
             state,
@@ -170,6 +186,7 @@ def _folded(held: FoldedMessage, change: MessageChange) -> FoldedMessage:
             deleted=True,
             reactions=(),
             own_reaction="",
+            pin_seq=0,
         )
     return _without_erased(FoldedMessage(held.message, state))
 

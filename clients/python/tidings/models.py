@@ -79,6 +79,7 @@ class ConversationRight(_OpenEnum):
     POST_FROZEN = 15
     SET_RIGHTS = 16
     INVITE = 17
+    PIN = 20
 
 
 class ScaleClass(_OpenEnum):

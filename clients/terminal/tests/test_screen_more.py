@@ -79,6 +79,14 @@ async def test_messages_are_edited_reacted_to_and_deleted(server: Server) -> Non
             await one.sees("+1 2")
         await alice.type("/react")
         await bob.until(lambda: "+1 2" not in bob.text and "+1" in bob.text, "only bob's is left")
+        await alice.type("/pin")
+        for one in (alice, bob):
+            await one.sees(" pinned")
+        await bob.type("/pins")
+        await bob.sees("alice · pinned")
+        await bob.pilot.press("escape")
+        await bob.type("/unpin")
+        await alice.until(lambda: " pinned" not in alice.text, "it is pinned no more")
         await bob.type("/delete")
         for one in (alice, bob):
             await one.misses("from bob")

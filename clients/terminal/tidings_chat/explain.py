@@ -21,6 +21,7 @@ _BY_REASON: Final = {
     "TOKEN_INVALID": "the server doesn't accept the token",
     "TOKEN_EXPIRED": "the token has expired",
     "MEMBER_LIMIT": "the group is full",
+    "PIN_LIMIT": "too much is pinned here",
     "DIRECT_FIXED": "a conversation of two can't be changed: make a group",
     "SESSION_REPLACED": "this device has signed in somewhere else",
     "STORE_UNAVAILABLE": "the server can't store anything at the moment",

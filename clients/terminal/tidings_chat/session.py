@@ -17,7 +17,9 @@ from tidings import (
     Conversation,
     Member,
     MemberRole,
+    Message,
     MessageFailed,
+    MessageFold,
     Presence,
     TidingsError,
     Unavailable,
@@ -26,6 +28,7 @@ from tidings.models import FOR_GOOD
 
 from .keeping import Keeper, Wants
 from .model import Changes, Chat, Model
+from .model.timeline import as_it_is
 
 _log = logging.getLogger(__name__)
 
@@ -276,6 +279,19 @@ class ChatSession:
     async def react(self, chat: Chat, seq: int, reaction: str) -> None:
         """React to a message, or take that back. Raises TidingsError."""
         await self._connected().set_reaction(chat.conversation_id, seq, reaction)
+
+    async def pin(self, chat: Chat, seq: int, *, pinned: bool) -> None:
+        """Pin a message, or end that. Raises TidingsError."""
+        await self._connected().set_pin(chat.conversation_id, seq, pinned=pinned)
+
+    async def pins(self, chat: Chat) -> list[Message]:
+        """The pinned messages of a conversation, as they are now. Raises TidingsError."""
+        fold = MessageFold()
+        found = await self._connected().pins(chat.conversation_id)
+        for message in found:
+            fold.take(message)
+        held = (fold.get(message.seq) for message in found)
+        return [as_it_is(one) for one in held if one is not None]
 
     async def delete(self, chat: Chat, seq: int) -> None:
         """Delete a message for everybody. Raises TidingsError."""

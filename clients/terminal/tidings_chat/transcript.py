@@ -188,7 +188,7 @@ def _bubble(chat: Chat, message: Message, me: str, time: datetime, run: _Run) ->
         begins_run=not goes_on,
         named=not (goes_on or message.own or chat.direct),
         text="(deleted)" if message.erased else clean(message.text),
-        time=_reactions(message) + when.clock(time) + _edited(message),
+        time=_reactions(message) + when.clock(time) + _edited(message) + _pinned(message),
         progress=chat.progress(message.seq) if message.own else None,
         quote=_quote(chat, message.reply_to, me),
     )
@@ -206,6 +206,10 @@ def _reactions(message: Message) -> str:
 def _edited(message: Message) -> str:
     edited = message.state is not None and message.state.edit_seqs and not message.erased
     return " edited" if edited else ""
+
+
+def _pinned(message: Message) -> str:
+    return " pinned" if message.state is not None and message.state.pin_seq else ""
 
 
 def _outgoing(chat: Chat, own: Outgoing, me: str, time: datetime, run: _Run) -> Bubble:

@@ -16,6 +16,7 @@ from ..core.entries import (
     Entry,
     MessageDeleted,
     MessageEdited,
+    MessagePinned,
     MessagePosted,
     ReactionSet,
     Role,
@@ -99,6 +100,9 @@ def _encode_body(seq: int, body: Body) -> bytes:
             entry.reaction_set.seq = about
             entry.reaction_set.reaction = reaction
             entry.reaction_set.replaced = replaced
+        case MessagePinned(about, pinned):
+            entry.message_pinned.seq = about
+            entry.message_pinned.pinned = pinned
         case ConversationJoined():
             joined = entry.conversation_joined
             joined.conversation_id = body.conversation_id
@@ -149,6 +153,8 @@ def _decode_known(entry: entry_pb2.Entry) -> Body:
         case "reaction_set":
             set_ = entry.reaction_set
             return ReactionSet(set_.seq, set_.reaction, set_.replaced)
+        case "message_pinned":
+            return MessagePinned(entry.message_pinned.seq, entry.message_pinned.pinned)
         case "conversation_joined":
             j = entry.conversation_joined
             return ConversationJoined(

@@ -76,6 +76,7 @@ _MESSAGE_RESPONSES: dict[type, Callable[..., Message]] = {
     c.EditMessage: message_pb2.EditMessageResponse,
     c.DeleteMessage: message_pb2.DeleteMessageResponse,
     c.SetReaction: message_pb2.SetReactionResponse,
+    c.SetPin: message_pb2.SetPinResponse,
 }
 
 
@@ -156,6 +157,10 @@ def _response_history(r: c.HistoryListed) -> Message:
     response = message_service_pb2.ListHistoryResponse.FromString(r.events)
     response.next_page_token = r.next_page_token
     return response
+
+
+def _response_pins(r: c.PinsListed) -> Message:
+    return message_service_pb2.ListPinsResponse.FromString(r.events)
 
 
 def _response_message(r: c.MessageGot) -> Message:
@@ -241,6 +246,7 @@ _RESPONSES: dict[type, Callable[[Any], Message]] = {
     c.ConversationsListed: _response_conversations,
     c.MembersListed: _response_members,
     c.HistoryListed: _response_history,
+    c.PinsListed: _response_pins,
     c.MessageGot: _response_message,
     c.Delivered: _response_delivered,
     c.Read: _response_read,

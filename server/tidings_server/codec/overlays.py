@@ -26,6 +26,7 @@ def dump_overlay(log: str, overlay: Overlay) -> bytes:
             message_pb2.ReactionCount(reaction=reaction, count=count)
             for reaction, count in overlay.reactions
         ],
+        pin_seq=overlay.pin_seq,
     )
     if overlay.content:
         state.content.ParseFromString(overlay.content)
@@ -43,6 +44,7 @@ def load_overlay(raw: bytes) -> Overlay:
         to_ms(state.edit_time),
         state.deleted,
         tuple((r.reaction, r.count) for r in state.reactions),
+        state.pin_seq,
     )
 
 

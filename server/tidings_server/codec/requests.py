@@ -65,6 +65,8 @@ class RequestReader:
             message_pb2.DeleteMessageRequest: self._delete,
             message_pb2.SetReactionRequest: self._set_reaction,
             message_service_pb2.ListReactionsRequest: self._list_reactions,
+            message_pb2.SetPinRequest: self._set_pin,
+            message_service_pb2.ListPinsRequest: self._list_pins,
             receipt_service_pb2.MarkDeliveredRequest: self._mark_delivered,
             receipt_service_pb2.MarkReadRequest: self._mark_read,
             chat_service_pb2.RefreshToken: self._refresh_token,
@@ -232,6 +234,17 @@ class RequestReader:
             fields.page_size(r.page_size, 100, 1000),
             fields.page_token(r.page_token),
         )
+
+    def _set_pin(self, r: message_pb2.SetPinRequest) -> c.SetPin:
+        return c.SetPin(
+            fields.conversation_id(r.conversation_id),
+            fields.change_id("request_id", r.request_id),
+            fields.position("seq", r.seq),
+            pinned=r.pinned,
+        )
+
+    def _list_pins(self, r: message_service_pb2.ListPinsRequest) -> c.ListPins:
+        return c.ListPins(fields.conversation_id(r.conversation_id))
 
     def _content(self, content: message_pb2.MessageContent) -> bytes:
         text = content.text

@@ -79,6 +79,23 @@ class SetReaction:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPin:
+    """Pins the message at `seq`, or ends that."""
+
+    conversation_id: str
+    id: ChangeId
+    seq: int
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListPins:
+    """Lists the pinned messages."""
+
+    conversation_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class ListReactions:
     """Lists who has reacted to the message at `seq`."""
 
@@ -299,6 +316,8 @@ Command = (
     | DeleteMessage
     | SetReaction
     | ListReactions
+    | SetPin
+    | ListPins
     | CreateConversation
     | AddMembers
     | RemoveMember
@@ -341,7 +360,7 @@ class Sent:
 class MessageChanged:
     """A change of a message is durable at `seq`; 0 when there was nothing to change. `command` says which it was."""
 
-    command: type[EditMessage] | type[DeleteMessage] | type[SetReaction]
+    command: type[EditMessage] | type[DeleteMessage] | type[SetReaction] | type[SetPin]
     seq: int
     time_ms: int
 
@@ -418,6 +437,13 @@ class HistoryListed:
 
     events: bytes
     next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class PinsListed:
+    """Pinned messages: joined `events` elements, each entry followed by what became of it."""
+
+    events: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -535,6 +561,7 @@ Result = (
     | ConversationsListed
     | MembersListed
     | HistoryListed
+    | PinsListed
     | MessageGot
     | Delivered
     | Read

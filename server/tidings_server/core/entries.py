@@ -190,8 +190,16 @@ class ReactionSet:
     replaced: str = ""
 
 
-MessageChange = MessageEdited | MessageDeleted | ReactionSet
-MESSAGE_CHANGES = (MessageEdited, MessageDeleted, ReactionSet)
+@dataclass(frozen=True, slots=True)
+class MessagePinned:
+    """The message at `seq` is `pinned`, or not any more."""
+
+    seq: int
+    pinned: bool
+
+
+MessageChange = MessageEdited | MessageDeleted | ReactionSet | MessagePinned
+MESSAGE_CHANGES = (MessageEdited, MessageDeleted, ReactionSet, MessagePinned)
 """What happens to a message that was posted: each names its position as `seq`."""
 
 Body = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .entries import Entry, MessageDeleted, MessageEdited, ReactionSet
+from .entries import Entry, MessageDeleted, MessageEdited, MessagePinned, ReactionSet
 from .records import record
 
 MAX_REACTIONS = 100
@@ -20,7 +20,7 @@ class Overlay:
     `content` is a serialised `MessageContent`, empty while that of the message's own entry holds. `edits` are the
     positions of the entries that edited it, ascending, and `edit_ms` is the time of the newest, 0 for none. When it is
     `deleted`, its content and that of its edits is erased. `reactions` are how many users have reacted with what, the
-    largest counts first.
+    largest counts first. `pin_seq` is the position of the entry that pinned it, 0 while it is not pinned.
     """
 
     seq: int
@@ -30,6 +30,7 @@ class Overlay:
     edit_ms: int = 0
     deleted: bool = False
     reactions: tuple[tuple[str, int], ...] = ()
+    pin_seq: int = 0
 
 
 def fold_overlay(before: Overlay | None, seq: int, entry: Entry) -> Overlay:
@@ -49,7 +50,11 @@ def fold_overlay(before: Overlay | None, seq: int, entry: Entry) -> Overlay:
                 edit_ms=entry.time_ms,
             )
         case MessageDeleted():
-            return replace(state, as_of=entry.seq, content=b"", deleted=True, reactions=())
+            return replace(
+                state, as_of=entry.seq, content=b"", deleted=True, reactions=(), pin_seq=0
+            )
+        case MessagePinned(pinned=pinned):
+            return replace(state, as_of=entry.seq, pin_seq=entry.seq if pinned else 0)
         case ReactionSet(reaction=new, replaced=old):
             counts = _counted(state.reactions, old, new)
             return replace(state, as_of=entry.seq, reactions=counts)

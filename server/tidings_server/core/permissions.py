@@ -30,6 +30,7 @@ class Right(IntEnum):
     POST_FROZEN = 15
     SET_RIGHTS = 16
     INVITE = 17
+    PIN = 20
 
     @property
     def words(self) -> str:
@@ -44,6 +45,7 @@ _WORDS = {
     Right.UPDATE: "change what is said of the conversation",
     Right.FREEZE: "freeze the conversation",
     Right.SET_RIGHTS: "change rights",
+    Right.PIN: "pin messages",
 }
 
 RANKS = (Role.GUEST, Role.MEMBER, Role.MODERATOR, Role.ADMIN, Role.OWNER)
@@ -58,6 +60,7 @@ FIRST_ROLE: dict[Right, Role] = {
     Right.LEAVE: Role.GUEST,
     Right.POST: Role.MEMBER,
     Right.EDIT: Role.MEMBER,
+    Right.PIN: Role.MEMBER,
     Right.DELETE_OTHERS: Role.MODERATOR,
     Right.REMOVE_MEMBERS: Role.MODERATOR,
     Right.MUTE: Role.MODERATOR,
@@ -106,7 +109,7 @@ SETTING_RIGHTS: dict[str, Right] = {
 }
 """The right that a change of each setting needs."""
 
-SPEAKING = frozenset({Right.POST, Right.EDIT, Right.REACT})
+SPEAKING = frozenset({Right.POST, Right.EDIT, Right.REACT, Right.PIN})
 """What a muted member may not do, and few may do in a frozen conversation."""
 
 _FOR_OTHERS: dict[Right, Right | None] = {Right.EDIT: None, Right.DELETE: Right.DELETE_OTHERS}

@@ -17,6 +17,9 @@ from .entries import (
     MemberRemoved,
     MemberRoleSet,
     MembersAdded,
+    MessageChange,
+    MessageDeleted,
+    MessagePinned,
     RightOverride,
     Role,
     UnknownBody,
@@ -25,6 +28,8 @@ from .pages import bucket_of
 
 SMALL_MEMBERS = 32
 GROUP_MEMBERS = 500
+MAX_PINS = 50
+"""How many messages of a conversation can be pinned: they are shown whole, and stand in the state."""
 
 
 Invitation = tuple[str, int, int]
@@ -41,6 +46,7 @@ class ConversationState:
     message is flagged, plus one. `updated_seq` is where a setting was changed last, 0 for never.
     `owner_count` is the number of owners of a group, or a smaller one of at least 1: where the first version removed
     members, it is not known who was an owner.
+    `pins` are the positions of the pinned messages, those that were pinned last at the end.
     """
 
     seq: int = 0
@@ -61,6 +67,7 @@ class ConversationState:
     rights: tuple[RightOverride, ...] = ()
     history_for_newcomers: bool = False
     invitations: tuple[Invitation, ...] = ()
+    pins: tuple[int, ...] = ()
 
     def as_left(self, last_seq: int) -> ConversationState:
         """What somebody is told of it whose last position is this: no settings, if one was changed since."""
@@ -86,6 +93,7 @@ _LATER = (
     "rights",
     "history_for_newcomers",
     "invitations",
+    "pins",
 )
 """Fields that the first version does not know."""
 
@@ -97,9 +105,14 @@ def fold(state: ConversationState, entry: Entry) -> ConversationState:
     if entry.seq <= state.seq:
         return state
     if isinstance(entry.body, MESSAGE_CHANGES):
-        if told_older(state, entry.seq):
+        if not changes_state(state, entry.seq, entry.body):
             return state
-        return replace(state, seq=entry.seq, changed_bucket=bucket_of(entry.seq) + 1)
+        return replace(
+            state,
+            seq=entry.seq,
+            changed_bucket=bucket_of(entry.seq) + 1,
+            pins=_pins(state.pins, entry.body),
+        )
     match entry.body:
         case ConversationCreated(kind=kind, title=title, members=members):
             users = sorted(m.user_id for m in members)
@@ -162,13 +175,22 @@ def _owners(roles: Iterable[Role | None]) -> int:
     return sum(role is Role.OWNER for role in roles)
 
 
-def told_older(state: ConversationState, seq: int) -> bool:
-    """Whether a flagged page of the bucket of a position has told every node of changes of messages before.
+def changes_state(state: ConversationState, seq: int, change: MessageChange) -> bool:
+    """Whether a change of a message at a position must be read to load the state.
 
-    Such changes have no effect on the state, and so need not be read to load it. But a node of an older version, which
-    doesn't know them, must meet one: then it appends no more.
+    Most have no effect on it but what is pinned. But a node of an older version, which doesn't know them, must meet one
+    in each bucket: then it appends no more.
     """
-    return state.changed_bucket == bucket_of(seq) + 1
+    return state.changed_bucket != bucket_of(seq) + 1 or _pins(state.pins, change) != state.pins
+
+
+def _pins(pins: tuple[int, ...], change: MessageChange) -> tuple[int, ...]:
+    match change:
+        case MessagePinned(seq, True):
+            return pins if seq in pins else (*pins, seq)
+        case MessagePinned(seq) | MessageDeleted(seq):
+            return tuple(pin for pin in pins if pin != seq)
+    return pins
 
 
 def dump(state: ConversationState) -> bytes:
@@ -206,4 +228,5 @@ def load(raw: bytes) -> ConversationState:
     fields["peers"] = tuple(fields.get("peers", ()))
     fields["invitations"] = tuple(tuple(one) for one in fields.get("invitations", ()))
     fields["rights"] = tuple(tuple(override) for override in fields.get("rights", ()))
+    fields["pins"] = tuple(fields.get("pins", ()))
     return ConversationState(**fields)

@@ -122,7 +122,7 @@ def build(
 def _flags(state: LogState, seq: int, body: Body) -> int:
     """What a reader must know of an entry that is no message."""
     if isinstance(body, MESSAGE_CHANGES):
-        flags = 0 if folding.told_older(state.conversation, seq) else PageFlag.STATE
+        flags = PageFlag.STATE if folding.changes_state(state.conversation, seq, body) else 0
         if isinstance(body, MessageDeleted):
             flags |= PageFlag.ERASURE
         return flags | PageFlag.CHANGE

@@ -55,6 +55,8 @@ class Handlers:
             c.DeleteMessage: messages.delete,
             c.SetReaction: messages.react,
             c.ListReactions: history.reactions,
+            c.SetPin: messages.pin,
+            c.ListPins: history.pins,
             c.CreateConversation: conversations.create,
             c.AddMembers: conversations.add,
             c.RemoveMember: conversations.remove,

@@ -10,8 +10,10 @@ from ..core.commands import (
     GetMessage,
     HistoryListed,
     ListHistory,
+    ListPins,
     ListReactions,
     MessageGot,
+    PinsListed,
     ReactionsListed,
 )
 from ..core.ids import inbox_log, is_inbox
@@ -91,12 +93,10 @@ class History:
         if not visible:
             raise message_not_found(field)
         seq = min(visible)
-        pages = await self._pages.read(log, seq - 1, max_bytes=1, upto=seq, head=readable.head)
-        if not pages:
+        parts = await self._one(log, seq, readable)
+        if not parts:
             raise message_not_found(field)
-        (event, *became), _ = await self._with_states(
-            log, [(seq, cut(pages[0], seq, seq))], readable
-        )
+        event, *became = parts
         return MessageGot(event, b"".join(became))
 
     async def reactions(self, caller: Principal, command: ListReactions) -> ReactionsListed:
@@ -118,6 +118,29 @@ class History:
         check(view.conversation, view.membership, Right.READ)
         token = found[-1].user_id if len(found) == size else ""
         return ReactionsListed(tuple((row.user_id, row.reaction) for row in found), token)
+
+    async def pins(self, caller: Principal, command: ListPins) -> PinsListed:
+        """Lists the pinned messages."""
+        log = command.conversation_id
+        view = await self._sequencer.view(log, caller.user_id)
+        membership = check(view.conversation, view.membership, Right.READ)
+        visible = await self._visible(caller, log)
+        parts: list[bytes] = []
+        for seq in reversed(view.conversation.pins):
+            if membership.visible(seq):
+                parts += await self._one(log, seq, visible)
+        # Whoever was removed while this was read is not told what came after.
+        view = await self._sequencer.view(log, caller.user_id)
+        check(view.conversation, view.membership, Right.READ)
+        return PinsListed(b"".join(parts))
+
+    async def _one(self, log: str, seq: int, visible: _Visible) -> list[bytes]:
+        """The entry at a position and what became of it, or nothing when it is not there."""
+        pages = await self._pages.read(log, seq - 1, max_bytes=1, upto=seq, head=visible.head)
+        if not pages:
+            return []
+        parts, _ = await self._with_states(log, [(seq, cut(pages[0], seq, seq))], visible)
+        return parts
 
     async def _with_states(
         self, log: str, found: list[tuple[int, bytes]], visible: _Visible

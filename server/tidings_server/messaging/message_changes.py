@@ -7,12 +7,20 @@ from abc import abstractmethod
 from ..codec.contents import read_content
 from ..codec.overlays import load_overlay
 from ..core.commands import ChangeId
-from ..core.entries import Body, Entry, MessageDeleted, MessageEdited, MessagePosted, ReactionSet
+from ..core.entries import (
+    Body,
+    Entry,
+    MessageDeleted,
+    MessageEdited,
+    MessagePinned,
+    MessagePosted,
+    ReactionSet,
+)
 from ..core.memberships import Membership
 from ..core.overlays import MAX_EDITS, MAX_REACTIONS, Overlay
 from ..core.permissions import Right, check, check_message
 from ..core.records import record
-from ..core.state import ConversationState
+from ..core.state import MAX_PINS, ConversationState
 from ..errors import DomainError, Reason, message_not_found
 from ..storage.base import Store
 from .lookup import read_entry
@@ -139,6 +147,46 @@ class Delete(ChangeMessage):
     def changed(self, overlay: Overlay) -> Body | None:
         """See `ChangeMessage`."""
         return None if overlay.deleted else self.asked()
+
+    def same_as(self, body: Body) -> bool:
+        """See `Proposal`."""
+        return body == self.asked()
+
+
+class Pin(ChangeMessage):
+    """A message is pinned, or not any more."""
+
+    __slots__ = ("pinned",)
+    right = Right.PIN
+
+    def __init__(
+        self, log: str, change_id: ChangeId, user_id: str, done: Done, seq: int, *, pinned: bool
+    ) -> None:
+        super().__init__(log, change_id, user_id, done, seq)
+        self.pinned = pinned
+
+    def asked(self) -> Body:
+        """See `Proposal`."""
+        return MessagePinned(self.seq, self.pinned)
+
+    def decide(
+        self, state: ConversationState, memberships: dict[str, Membership | None]
+    ) -> Body | None:
+        """See `Proposal`."""
+        body = super().decide(state, memberships)
+        if body is not None and self.pinned and len(state.pins) >= MAX_PINS:
+            raise DomainError(
+                Reason.PIN_LIMIT,
+                f"A conversation has at most {MAX_PINS} pinned messages.",
+                field="pinned",
+            )
+        return body
+
+    def changed(self, overlay: Overlay) -> Body | None:
+        """See `ChangeMessage`."""
+        if overlay.deleted:
+            raise message_not_found("seq")
+        return None if self.pinned == bool(overlay.pin_seq) else self.asked()
 
     def same_as(self, body: Body) -> bool:
         """See `Proposal`."""

@@ -116,9 +116,15 @@ class MessageStates:
             assert edit is not None, "an edit is in the log"
             assert isinstance(edit.body, MessageEdited)
             content, edit_ms = edit.body.content, edit.time_ms
-        # How many had reacted by then is not known any more.
+        # How many had reacted by then, and whether it was pinned, is not known any more.
         return replace(
-            overlay, as_of=upto, content=content, edits=edits, edit_ms=edit_ms, reactions=()
+            overlay,
+            as_of=upto,
+            content=content,
+            edits=edits,
+            edit_ms=edit_ms,
+            reactions=(),
+            pin_seq=0,
         )
 
 

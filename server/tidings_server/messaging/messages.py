@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..core.commands import DeleteMessage, EditMessage, MessageChanged, SetReaction
+from ..core.commands import DeleteMessage, EditMessage, MessageChanged, SetPin, SetReaction
 from ..core.principal import Principal
-from .message_changes import Delete, Edit, React
+from .message_changes import Delete, Edit, Pin, React
 from .proposals import Submits, commit
 
 
@@ -53,3 +53,18 @@ class Messages:
             ),
         )
         return MessageChanged(SetReaction, committed.seq, committed.time_ms)
+
+    async def pin(self, caller: Principal, command: SetPin) -> MessageChanged:
+        """Pins a message, or ends that."""
+        committed = await commit(
+            self._submits,
+            lambda done: Pin(
+                command.conversation_id,
+                command.id,
+                caller.user_id,
+                done,
+                command.seq,
+                pinned=command.pinned,
+            ),
+        )
+        return MessageChanged(SetPin, committed.seq, committed.time_ms)

@@ -17,17 +17,20 @@ from ..core.entries import (
     MembersAdded,
     MessageDeleted,
     MessageEdited,
+    MessagePinned,
     MessagePosted,
     ReactionSet,
 )
 from ..core.ids import id_bytes, uuid7_time
 from .conversation_changes import Ban, Mute, SetRoles, Update
 from .invitations import Invite, Join
-from .message_changes import Delete, Edit, React
+from .message_changes import Delete, Edit, Pin, React
 from .proposals import Add, Create, Done, NoteInInbox, PostMessage, Proposal, Remove
 
 
-def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done) -> Proposal:
+def proposed(  # noqa: C901  # one case for each kind of change
+    entry: Entry, after: ChangeId | None, max_members: int, done: Done
+) -> Proposal:
     """The proposal whose `asked` is the body of an entry without a position. Raises ValueError when
     this version knows no such change, or its id is none.
     """
@@ -43,6 +46,8 @@ def proposed(entry: Entry, after: ChangeId | None, max_members: int, done: Done)
             return Delete(log, change_id, user, done, seq)
         case ReactionSet(seq, reaction, _):
             return React(log, change_id, user, done, seq, reaction)
+        case MessagePinned(seq, pinned):
+            return Pin(log, change_id, user, done, seq, pinned=pinned)
         case ConversationCreated():
             return Create(log, change_id, user, done, entry.body)
         case MembersAdded(invitation=invitation) if invitation:

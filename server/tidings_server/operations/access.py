@@ -40,6 +40,8 @@ RULES: dict[str, Access] = {
     "/tidings.v1.MessageService/DeleteMessage": Access.USER,
     "/tidings.v1.MessageService/SetReaction": Access.USER,
     "/tidings.v1.MessageService/ListReactions": Access.USER,
+    "/tidings.v1.MessageService/SetPin": Access.USER,
+    "/tidings.v1.MessageService/ListPins": Access.USER,
     "/tidings.v1.MessageService/ListHistory": Access.USER,
     "/tidings.v1.MessageService/GetMessage": Access.USER,
     "/tidings.v1.ReceiptService/MarkDelivered": Access.USER,

@@ -152,6 +152,8 @@ class _ConversationRightEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Con
     """To change rights. OWNER; it can't be given away."""
     CONVERSATION_RIGHT_INVITE: _ConversationRight.ValueType  # 17
     """To make invitations, and take them back. ADMIN."""
+    CONVERSATION_RIGHT_PIN: _ConversationRight.ValueType  # 20
+    """To pin messages. MEMBER."""
 
 class ConversationRight(_ConversationRight, metaclass=_ConversationRightEnumTypeWrapper):
     """ConversationRight is something that a member may be allowed to do. By default a role has the rights of all roles below it, and those
@@ -194,6 +196,8 @@ CONVERSATION_RIGHT_SET_RIGHTS: ConversationRight.ValueType  # 16
 """To change rights. OWNER; it can't be given away."""
 CONVERSATION_RIGHT_INVITE: ConversationRight.ValueType  # 17
 """To make invitations, and take them back. ADMIN."""
+CONVERSATION_RIGHT_PIN: ConversationRight.ValueType  # 20
+"""To pin messages. MEMBER."""
 Global___ConversationRight: _TypeAlias = ConversationRight  # noqa: Y015
 
 @_typing.final

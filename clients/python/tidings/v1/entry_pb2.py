@@ -28,7 +28,7 @@ from tidings.v1 import conversation_pb2 as tidings_dot_v1_dot_conversation__pb2
 from tidings.v1 import message_pb2 as tidings_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tidings/v1/entry.proto\x12\ntidings.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtidings/v1/conversation.proto\x1a\x18tidings/v1/message.proto\"\xe6\n\n\x05\x45ntry\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seq\x12\x18\n\x07ordinal\x18\x03 \x01(\x03R\x07ordinal\x12\x0e\n\x02id\x18\x04 \x01(\tR\x02id\x12\x17\n\x07user_id\x18\x05 \x01(\tR\x06userId\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x16\n\x06\x65rased\x18= \x01(\x08R\x06\x65rased\x12\x36\n\x07message\x18\x08 \x01(\x0b\x32\x1a.tidings.v1.MessageContentH\x00R\x07message\x12\x42\n\x0emessage_edited\x18\t \x01(\x0b\x32\x19.tidings.v1.MessageEditedH\x00R\rmessageEdited\x12\x45\n\x0fmessage_deleted\x18\n \x01(\x0b\x32\x1a.tidings.v1.MessageDeletedH\x00R\x0emessageDeleted\x12<\n\x0creaction_set\x18\x0b \x01(\x0b\x32\x17.tidings.v1.ReactionSetH\x00R\x0breactionSet\x12T\n\x14\x63onversation_created\x18\x10 \x01(\x0b\x32\x1f.tidings.v1.ConversationCreatedH\x00R\x13\x63onversationCreated\x12?\n\rmembers_added\x18\x11 \x01(\x0b\x32\x18.tidings.v1.MembersAddedH\x00R\x0cmembersAdded\x12\x42\n\x0emember_removed\x18\x12 \x01(\x0b\x32\x19.tidings.v1.MemberRemovedH\x00R\rmemberRemoved\x12T\n\x14\x63onversation_updated\x18\x13 \x01(\x0b\x32\x1f.tidings.v1.ConversationUpdatedH\x00R\x13\x63onversationUpdated\x12\x43\n\x0fmember_role_set\x18\x14 \x01(\x0b\x32\x19.tidings.v1.MemberRoleSetH\x00R\rmemberRoleSet\x12<\n\x0cmember_muted\x18\x15 \x01(\x0b\x32\x17.tidings.v1.MemberMutedH\x00R\x0bmemberMuted\x12?\n\rmember_banned\x18\x16 \x01(\x0b\x32\x18.tidings.v1.MemberBannedH\x00R\x0cmemberBanned\x12\x42\n\x0einvitation_set\x18\x17 \x01(\x0b\x32\x19.tidings.v1.InvitationSetH\x00R\rinvitationSet\x12Q\n\x13\x63onversation_joined\x18( \x01(\x0b\x32\x1e.tidings.v1.ConversationJoinedH\x00R\x12\x63onversationJoined\x12K\n\x11\x63onversation_left\x18) \x01(\x0b\x32\x1c.tidings.v1.ConversationLeftH\x00R\x10\x63onversationLeftB\x06\n\x04\x62odyJ\x04\x08\x07\x10\x08J\x04\x08\x0c\x10\x10J\x04\x08\x18\x10(J\x04\x08*\x10=R\x10sender_device_idR\x10reaction_clearedR\x0emessage_pinnedR\repoch_changedR\x0b\x64raft_savedR\x0c\x62ookmark_setR\x13\x63onversation_hiddenR\rmarked_unreadR\x0e\x64\x65vice_changed\"W\n\rMessageEdited\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x34\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x1a.tidings.v1.MessageContentR\x07\x63ontent\"\"\n\x0eMessageDeleted\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"W\n\x0bReactionSet\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x1a\n\x08reaction\x18\x02 \x01(\tR\x08reaction\x12\x1a\n\x08replaced\x18\x03 \x01(\tR\x08replaced\"\x8b\x01\n\x13\x43onversationCreated\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.tidings.v1.ConversationKindR\x04kind\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x12.tidings.v1.MemberR\x07members\"\x84\x01\n\x0cMembersAdded\x12,\n\x07members\x18\x01 \x03(\x0b\x32\x12.tidings.v1.MemberR\x07members\x12!\n\x0cwith_history\x18\x02 \x01(\x08R\x0bwithHistory\x12#\n\rinvitation_id\x18\x03 \x01(\tR\x0cinvitationId\"\x85\x01\n\rInvitationSet\x12#\n\rinvitation_id\x18\x01 \x01(\tR\x0cinvitationId\x12\x12\n\x04uses\x18\x02 \x01(\x05R\x04uses\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x98\x01\n\rMemberRemoved\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12*\n\x04role\x18\x02 \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x04role\x12\x42\n\x0f\x62\x61n_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rbanExpireTime\"c\n\x0bMemberMuted\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"d\n\x0cMemberBanned\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"A\n\rMemberRoleSet\x12\x30\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x16.tidings.v1.RoleChangeR\x07\x63hanges\"\x8e\x01\n\nRoleChange\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12*\n\x04role\x18\x02 \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x04role\x12;\n\rprevious_role\x18\x03 \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x0cpreviousRole\"\x90\x01\n\x13\x43onversationUpdated\x12<\n\x08settings\x18\x01 \x01(\x0b\x32 .tidings.v1.ConversationSettingsR\x08settings\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"\xe5\x01\n\x12\x43onversationJoined\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.tidings.v1.ConversationKindR\x04kind\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12\x10\n\x03seq\x18\x04 \x01(\x03R\x03seq\x12*\n\x04role\x18\x05 \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x04role\x12 \n\x0cpeer_user_id\x18\x06 \x01(\tR\npeerUserId\"M\n\x10\x43onversationLeft\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seqb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tidings/v1/entry.proto\x12\ntidings.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtidings/v1/conversation.proto\x1a\x18tidings/v1/message.proto\"\x9a\x0b\n\x05\x45ntry\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seq\x12\x18\n\x07ordinal\x18\x03 \x01(\x03R\x07ordinal\x12\x0e\n\x02id\x18\x04 \x01(\tR\x02id\x12\x17\n\x07user_id\x18\x05 \x01(\tR\x06userId\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x16\n\x06\x65rased\x18= \x01(\x08R\x06\x65rased\x12\x36\n\x07message\x18\x08 \x01(\x0b\x32\x1a.tidings.v1.MessageContentH\x00R\x07message\x12\x42\n\x0emessage_edited\x18\t \x01(\x0b\x32\x19.tidings.v1.MessageEditedH\x00R\rmessageEdited\x12\x45\n\x0fmessage_deleted\x18\n \x01(\x0b\x32\x1a.tidings.v1.MessageDeletedH\x00R\x0emessageDeleted\x12<\n\x0creaction_set\x18\x0b \x01(\x0b\x32\x17.tidings.v1.ReactionSetH\x00R\x0breactionSet\x12\x42\n\x0emessage_pinned\x18\x0c \x01(\x0b\x32\x19.tidings.v1.MessagePinnedH\x00R\rmessagePinned\x12T\n\x14\x63onversation_created\x18\x10 \x01(\x0b\x32\x1f.tidings.v1.ConversationCreatedH\x00R\x13\x63onversationCreated\x12?\n\rmembers_added\x18\x11 \x01(\x0b\x32\x18.tidings.v1.MembersAddedH\x00R\x0cmembersAdded\x12\x42\n\x0emember_removed\x18\x12 \x01(\x0b\x32\x19.tidings.v1.MemberRemovedH\x00R\rmemberRemoved\x12T\n\x14\x63onversation_updated\x18\x13 \x01(\x0b\x32\x1f.tidings.v1.ConversationUpdatedH\x00R\x13\x63onversationUpdated\x12\x43\n\x0fmember_role_set\x18\x14 \x01(\x0b\x32\x19.tidings.v1.MemberRoleSetH\x00R\rmemberRoleSet\x12<\n\x0cmember_muted\x18\x15 \x01(\x0b\x32\x17.tidings.v1.MemberMutedH\x00R\x0bmemberMuted\x12?\n\rmember_banned\x18\x16 \x01(\x0b\x32\x18.tidings.v1.MemberBannedH\x00R\x0cmemberBanned\x12\x42\n\x0einvitation_set\x18\x17 \x01(\x0b\x32\x19.tidings.v1.InvitationSetH\x00R\rinvitationSet\x12Q\n\x13\x63onversation_joined\x18( \x01(\x0b\x32\x1e.tidings.v1.ConversationJoinedH\x00R\x12\x63onversationJoined\x12K\n\x11\x63onversation_left\x18) \x01(\x0b\x32\x1c.tidings.v1.ConversationLeftH\x00R\x10\x63onversationLeftB\x06\n\x04\x62odyJ\x04\x08\x07\x10\x08J\x04\x08\r\x10\x10J\x04\x08\x18\x10(J\x04\x08*\x10=R\x10sender_device_idR\x10reaction_clearedR\repoch_changedR\x0b\x64raft_savedR\x0c\x62ookmark_setR\x13\x63onversation_hiddenR\rmarked_unreadR\x0e\x64\x65vice_changed\"W\n\rMessageEdited\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x34\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x1a.tidings.v1.MessageContentR\x07\x63ontent\"\"\n\x0eMessageDeleted\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\"W\n\x0bReactionSet\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x1a\n\x08reaction\x18\x02 \x01(\tR\x08reaction\x12\x1a\n\x08replaced\x18\x03 \x01(\tR\x08replaced\"9\n\rMessagePinned\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x16\n\x06pinned\x18\x02 \x01(\x08R\x06pinned\"\x8b\x01\n\x13\x43onversationCreated\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.tidings.v1.ConversationKindR\x04kind\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x12.tidings.v1.MemberR\x07members\"\x84\x01\n\x0cMembersAdded\x12,\n\x07members\x18\x01 \x03(\x0b\x32\x12.tidings.v1.MemberR\x07members\x12!\n\x0cwith_history\x18\x02 \x01(\x08R\x0bwithHistory\x12#\n\rinvitation_id\x18\x03 \x01(\tR\x0cinvitationId\"\x85\x01\n\rInvitationSet\x12#\n\rinvitation_id\x18\x01 \x01(\tR\x0cinvitationId\x12\x12\n\x04uses\x18\x02 \x01(\x05R\x04uses\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x98\x01\n\rMemberRemoved\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12*\n\x04role\x18\x02 \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x04role\x12\x42\n\x0f\x62\x61n_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rbanExpireTime\"c\n\x0bMemberMuted\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"d\n\x0cMemberBanned\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"A\n\rMemberRoleSet\x12\x30\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x16.tidings.v1.RoleChangeR\x07\x63hanges\"\x8e\x01\n\nRoleChange\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12*\n\x04role\x18\x02 \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x04role\x12;\n\rprevious_role\x18\x03 \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x0cpreviousRole\"\x90\x01\n\x13\x43onversationUpdated\x12<\n\x08settings\x18\x01 \x01(\x0b\x32 .tidings.v1.ConversationSettingsR\x08settings\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"\xe5\x01\n\x12\x43onversationJoined\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.tidings.v1.ConversationKindR\x04kind\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12\x10\n\x03seq\x18\x04 \x01(\x03R\x03seq\x12*\n\x04role\x18\x05 \x01(\x0e\x32\x16.tidings.v1.MemberRoleR\x04role\x12 \n\x0cpeer_user_id\x18\x06 \x01(\tR\npeerUserId\"M\n\x10\x43onversationLeft\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seqb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,33 +36,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidings.v1.entry_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENTRY']._serialized_start=163
-  _globals['_ENTRY']._serialized_end=1545
-  _globals['_MESSAGEEDITED']._serialized_start=1547
-  _globals['_MESSAGEEDITED']._serialized_end=1634
-  _globals['_MESSAGEDELETED']._serialized_start=1636
-  _globals['_MESSAGEDELETED']._serialized_end=1670
-  _globals['_REACTIONSET']._serialized_start=1672
-  _globals['_REACTIONSET']._serialized_end=1759
-  _globals['_CONVERSATIONCREATED']._serialized_start=1762
-  _globals['_CONVERSATIONCREATED']._serialized_end=1901
-  _globals['_MEMBERSADDED']._serialized_start=1904
-  _globals['_MEMBERSADDED']._serialized_end=2036
-  _globals['_INVITATIONSET']._serialized_start=2039
-  _globals['_INVITATIONSET']._serialized_end=2172
-  _globals['_MEMBERREMOVED']._serialized_start=2175
-  _globals['_MEMBERREMOVED']._serialized_end=2327
-  _globals['_MEMBERMUTED']._serialized_start=2329
-  _globals['_MEMBERMUTED']._serialized_end=2428
-  _globals['_MEMBERBANNED']._serialized_start=2430
-  _globals['_MEMBERBANNED']._serialized_end=2530
-  _globals['_MEMBERROLESET']._serialized_start=2532
-  _globals['_MEMBERROLESET']._serialized_end=2597
-  _globals['_ROLECHANGE']._serialized_start=2600
-  _globals['_ROLECHANGE']._serialized_end=2742
-  _globals['_CONVERSATIONUPDATED']._serialized_start=2745
-  _globals['_CONVERSATIONUPDATED']._serialized_end=2889
-  _globals['_CONVERSATIONJOINED']._serialized_start=2892
-  _globals['_CONVERSATIONJOINED']._serialized_end=3121
-  _globals['_CONVERSATIONLEFT']._serialized_start=3123
-  _globals['_CONVERSATIONLEFT']._serialized_end=3200
+  _globals['_ENTRY']._serialized_end=1597
+  _globals['_MESSAGEEDITED']._serialized_start=1599
+  _globals['_MESSAGEEDITED']._serialized_end=1686
+  _globals['_MESSAGEDELETED']._serialized_start=1688
+  _globals['_MESSAGEDELETED']._serialized_end=1722
+  _globals['_REACTIONSET']._serialized_start=1724
+  _globals['_REACTIONSET']._serialized_end=1811
+  _globals['_MESSAGEPINNED']._serialized_start=1813
+  _globals['_MESSAGEPINNED']._serialized_end=1870
+  _globals['_CONVERSATIONCREATED']._serialized_start=1873
+  _globals['_CONVERSATIONCREATED']._serialized_end=2012
+  _globals['_MEMBERSADDED']._serialized_start=2015
+  _globals['_MEMBERSADDED']._serialized_end=2147
+  _globals['_INVITATIONSET']._serialized_start=2150
+  _globals['_INVITATIONSET']._serialized_end=2283
+  _globals['_MEMBERREMOVED']._serialized_start=2286
+  _globals['_MEMBERREMOVED']._serialized_end=2438
+  _globals['_MEMBERMUTED']._serialized_start=2440
+  _globals['_MEMBERMUTED']._serialized_end=2539
+  _globals['_MEMBERBANNED']._serialized_start=2541
+  _globals['_MEMBERBANNED']._serialized_end=2641
+  _globals['_MEMBERROLESET']._serialized_start=2643
+  _globals['_MEMBERROLESET']._serialized_end=2708
+  _globals['_ROLECHANGE']._serialized_start=2711
+  _globals['_ROLECHANGE']._serialized_end=2853
+  _globals['_CONVERSATIONUPDATED']._serialized_start=2856
+  _globals['_CONVERSATIONUPDATED']._serialized_end=3000
+  _globals['_CONVERSATIONJOINED']._serialized_start=3003
+  _globals['_CONVERSATIONJOINED']._serialized_end=3232
+  _globals['_CONVERSATIONLEFT']._serialized_start=3234
+  _globals['_CONVERSATIONLEFT']._serialized_end=3311
 # @@protoc_insertion_point(module_scope)

@@ -43,6 +43,7 @@ class Entry(_message.Message):
     MESSAGE_EDITED_FIELD_NUMBER: _builtins.int
     MESSAGE_DELETED_FIELD_NUMBER: _builtins.int
     REACTION_SET_FIELD_NUMBER: _builtins.int
+    MESSAGE_PINNED_FIELD_NUMBER: _builtins.int
     CONVERSATION_CREATED_FIELD_NUMBER: _builtins.int
     MEMBERS_ADDED_FIELD_NUMBER: _builtins.int
     MEMBER_REMOVED_FIELD_NUMBER: _builtins.int
@@ -88,6 +89,10 @@ class Entry(_message.Message):
     @_builtins.property
     def reaction_set(self) -> Global___ReactionSet:
         """A reaction to a message was set, or taken back."""
+
+    @_builtins.property
+    def message_pinned(self) -> Global___MessagePinned:
+        """A message was pinned, or is pinned no more."""
 
     @_builtins.property
     def conversation_created(self) -> Global___ConversationCreated:
@@ -143,6 +148,7 @@ class Entry(_message.Message):
         message_edited: Global___MessageEdited | None = ...,
         message_deleted: Global___MessageDeleted | None = ...,
         reaction_set: Global___ReactionSet | None = ...,
+        message_pinned: Global___MessagePinned | None = ...,
         conversation_created: Global___ConversationCreated | None = ...,
         members_added: Global___MembersAdded | None = ...,
         member_removed: Global___MemberRemoved | None = ...,
@@ -154,11 +160,11 @@ class Entry(_message.Message):
         conversation_joined: Global___ConversationJoined | None = ...,
         conversation_left: Global___ConversationLeft | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "invitation_set", b"invitation_set", "member_banned", b"member_banned", "member_muted", b"member_muted", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "reaction_set", b"reaction_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "invitation_set", b"invitation_set", "member_banned", b"member_banned", "member_muted", b"member_muted", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "message_pinned", b"message_pinned", "reaction_set", b"reaction_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "erased", b"erased", "id", b"id", "invitation_set", b"invitation_set", "member_banned", b"member_banned", "member_muted", b"member_muted", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "ordinal", b"ordinal", "reaction_set", b"reaction_set", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "conversation_created", b"conversation_created", "conversation_id", b"conversation_id", "conversation_joined", b"conversation_joined", "conversation_left", b"conversation_left", "conversation_updated", b"conversation_updated", "create_time", b"create_time", "erased", b"erased", "id", b"id", "invitation_set", b"invitation_set", "member_banned", b"member_banned", "member_muted", b"member_muted", "member_removed", b"member_removed", "member_role_set", b"member_role_set", "members_added", b"members_added", "message", b"message", "message_deleted", b"message_deleted", "message_edited", b"message_edited", "message_pinned", b"message_pinned", "ordinal", b"ordinal", "reaction_set", b"reaction_set", "seq", b"seq", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "reaction_set", "conversation_created", "members_added", "member_removed", "conversation_updated", "member_role_set", "member_muted", "member_banned", "invitation_set", "conversation_joined", "conversation_left"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["message", "message_edited", "message_deleted", "reaction_set", "message_pinned", "conversation_created", "members_added", "member_removed", "conversation_updated", "member_role_set", "member_muted", "member_banned", "invitation_set", "conversation_joined", "conversation_left"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -245,6 +251,32 @@ class ReactionSet(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReactionSet: _TypeAlias = ReactionSet  # noqa: Y015
+
+@_typing.final
+class MessagePinned(_message.Message):
+    """MessagePinned sets a message apart from the others of its conversation, or ends that."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """The position of the message. Those who joined later have never seen it, and pass the pin over."""
+    pinned: _builtins.bool
+    """Whether the message is pinned from here on."""
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        pinned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pinned", b"pinned", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessagePinned: _TypeAlias = MessagePinned  # noqa: Y015
 
 @_typing.final
 class ConversationCreated(_message.Message):

@@ -82,6 +82,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The message was edited as often as a message can be. FAILED_PRECONDITION."""
     ERROR_REASON_REACTION_LIMIT: _ErrorReason.ValueType  # 27
     """The message has as many different reactions as a message can have. FAILED_PRECONDITION."""
+    ERROR_REASON_PIN_LIMIT: _ErrorReason.ValueType  # 28
+    """The conversation has as many pinned messages as it can have. FAILED_PRECONDITION."""
     ERROR_REASON_MEMBER_NOT_FOUND: _ErrorReason.ValueType  # 30
     """The user is no member of the conversation. NOT_FOUND."""
     ERROR_REASON_LAST_OWNER: _ErrorReason.ValueType  # 31
@@ -156,6 +158,8 @@ ERROR_REASON_EDIT_LIMIT: ErrorReason.ValueType  # 26
 """The message was edited as often as a message can be. FAILED_PRECONDITION."""
 ERROR_REASON_REACTION_LIMIT: ErrorReason.ValueType  # 27
 """The message has as many different reactions as a message can have. FAILED_PRECONDITION."""
+ERROR_REASON_PIN_LIMIT: ErrorReason.ValueType  # 28
+"""The conversation has as many pinned messages as it can have. FAILED_PRECONDITION."""
 ERROR_REASON_MEMBER_NOT_FOUND: ErrorReason.ValueType  # 30
 """The user is no member of the conversation. NOT_FOUND."""
 ERROR_REASON_LAST_OWNER: ErrorReason.ValueType  # 31

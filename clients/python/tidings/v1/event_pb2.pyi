@@ -138,6 +138,7 @@ class CommandResult(_message.Message):
     EDIT_MESSAGE_FIELD_NUMBER: _builtins.int
     DELETE_MESSAGE_FIELD_NUMBER: _builtins.int
     SET_REACTION_FIELD_NUMBER: _builtins.int
+    SET_PIN_FIELD_NUMBER: _builtins.int
     UPDATE_CONVERSATION_FIELD_NUMBER: _builtins.int
     SET_ROLE_FIELD_NUMBER: _builtins.int
     TRANSFER_OWNERSHIP_FIELD_NUMBER: _builtins.int
@@ -204,6 +205,10 @@ class CommandResult(_message.Message):
         """The reaction is set."""
 
     @_builtins.property
+    def set_pin(self) -> _message_pb2.SetPinResponse:
+        """The message is pinned, or not any more."""
+
+    @_builtins.property
     def update_conversation(self) -> _conversation_service_pb2.UpdateConversationResponse:
         """The settings are changed."""
 
@@ -249,6 +254,7 @@ class CommandResult(_message.Message):
         edit_message: _message_pb2.EditMessageResponse | None = ...,
         delete_message: _message_pb2.DeleteMessageResponse | None = ...,
         set_reaction: _message_pb2.SetReactionResponse | None = ...,
+        set_pin: _message_pb2.SetPinResponse | None = ...,
         update_conversation: _conversation_service_pb2.UpdateConversationResponse | None = ...,
         set_role: _conversation_service_pb2.SetRoleResponse | None = ...,
         transfer_ownership: _conversation_service_pb2.TransferOwnershipResponse | None = ...,
@@ -257,11 +263,11 @@ class CommandResult(_message.Message):
         set_invitation: _conversation_service_pb2.SetInvitationResponse | None = ...,
         join_conversation: _conversation_service_pb2.JoinConversationResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "join_conversation", b"join_conversation", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_ban", b"set_ban", "set_invitation", b"set_invitation", "set_mute", b"set_mute", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "join_conversation", b"join_conversation", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_ban", b"set_ban", "set_invitation", b"set_invitation", "set_mute", b"set_mute", "set_pin", b"set_pin", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "command_id", b"command_id", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "join_conversation", b"join_conversation", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_ban", b"set_ban", "set_invitation", b"set_invitation", "set_mute", b"set_mute", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_members", b"add_members", "command_id", b"command_id", "create_conversation", b"create_conversation", "delete_message", b"delete_message", "edit_message", b"edit_message", "error", b"error", "hello", b"hello", "join_conversation", b"join_conversation", "leave_conversation", b"leave_conversation", "mark_delivered", b"mark_delivered", "mark_read", b"mark_read", "outcome", b"outcome", "refresh_token", b"refresh_token", "remove_member", b"remove_member", "send_message", b"send_message", "set_ban", b"set_ban", "set_invitation", b"set_invitation", "set_mute", b"set_mute", "set_pin", b"set_pin", "set_reaction", b"set_reaction", "set_role", b"set_role", "set_status", b"set_status", "transfer_ownership", b"transfer_ownership", "update_conversation", b"update_conversation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "send_message", "mark_delivered", "mark_read", "refresh_token", "create_conversation", "add_members", "remove_member", "leave_conversation", "set_status", "hello", "edit_message", "delete_message", "set_reaction", "update_conversation", "set_role", "transfer_ownership", "set_mute", "set_ban", "set_invitation", "join_conversation"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "send_message", "mark_delivered", "mark_read", "refresh_token", "create_conversation", "add_members", "remove_member", "leave_conversation", "set_status", "hello", "edit_message", "delete_message", "set_reaction", "set_pin", "update_conversation", "set_role", "transfer_ownership", "set_mute", "set_ban", "set_invitation", "join_conversation"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

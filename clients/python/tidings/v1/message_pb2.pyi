@@ -68,6 +68,7 @@ class MessageState(_message.Message):
     DELETED_FIELD_NUMBER: _builtins.int
     REACTIONS_FIELD_NUMBER: _builtins.int
     OWN_REACTION_FIELD_NUMBER: _builtins.int
+    PIN_SEQ_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The conversation."""
     seq: _builtins.int
@@ -80,6 +81,10 @@ class MessageState(_message.Message):
     """Whether it was deleted for all: its content and that of its edits is gone."""
     own_reaction: _builtins.str
     """The reader's own reaction, empty for none. It may be that of a later entry than as_of, which then follows."""
+    pin_seq: _builtins.int
+    """The position of the entry that pinned it, 0 while it is not pinned. To those who have left it is 0, where something became of
+    the message later.
+    """
     @_builtins.property
     def content(self) -> Global___MessageContent:
         """What the message says now. Not set when it was never edited, and says what its entry says, or was deleted."""
@@ -108,10 +113,11 @@ class MessageState(_message.Message):
         deleted: _builtins.bool = ...,
         reactions: _abc.Iterable[Global___ReactionCount] | None = ...,
         own_reaction: _builtins.str = ...,
+        pin_seq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "edit_time", b"edit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "content", b"content", "conversation_id", b"conversation_id", "deleted", b"deleted", "edit_seqs", b"edit_seqs", "edit_time", b"edit_time", "own_reaction", b"own_reaction", "reactions", b"reactions", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "content", b"content", "conversation_id", b"conversation_id", "deleted", b"deleted", "edit_seqs", b"edit_seqs", "edit_time", b"edit_time", "own_reaction", b"own_reaction", "pin_seq", b"pin_seq", "reactions", b"reactions", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -397,6 +403,68 @@ class SetReactionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetReactionResponse: _TypeAlias = SetReactionResponse  # noqa: Y015
+
+@_typing.final
+class SetPinRequest(_message.Message):
+    """SetPinRequest pins a message, or ends that."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """The conversation."""
+    request_id: _builtins.str
+    """The client's id of the change, as in EditMessageRequest."""
+    seq: _builtins.int
+    """The position of the message."""
+    pinned: _builtins.bool
+    """Whether the message is to be pinned. Default: false, it is pinned no more."""
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        pinned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "pinned", b"pinned", "request_id", b"request_id", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPinRequest: _TypeAlias = SetPinRequest  # noqa: Y015
+
+@_typing.final
+class SetPinResponse(_message.Message):
+    """SetPinResponse gives a pin's position."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """The position of the change, an entry of its own; 0 when it was so already."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was committed, by the server's clock."""
+
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPinResponse: _TypeAlias = SetPinResponse  # noqa: Y015
 
 @_typing.final
 class EditMessageResponse(_message.Message):

@@ -27,15 +27,15 @@ from tidings.v1 import event_pb2 as tidings_dot_v1_dot_event__pb2
 from tidings.v1 import message_pb2 as tidings_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidings/v1/message_service.proto\x12\ntidings.v1\x1a\x16tidings/v1/entry.proto\x1a\x16tidings/v1/event.proto\x1a\x18tidings/v1/message.proto\"\xc4\x01\n\x12ListHistoryRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x19\n\x08\x66rom_seq\x18\x02 \x01(\x03R\x07\x66romSeq\x12.\n\x05order\x18\x03 \x01(\x0e\x32\x18.tidings.v1.HistoryOrderR\x05order\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x05 \x01(\tR\tpageToken\"h\n\x13ListHistoryResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.tidings.v1.EventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8d\x01\n\x14ListReactionsRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seq\x12\x1b\n\tpage_size\x18\x03 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"s\n\x15ListReactionsResponse\x12\x32\n\treactions\x18\x01 \x03(\x0b\x32\x14.tidings.v1.ReactionR\treactions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"x\n\x11GetMessageRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x12\n\x03seq\x18\x02 \x01(\x03H\x00R\x03seq\x12\x1f\n\nmessage_id\x18\x03 \x01(\tH\x00R\tmessageIdB\x05\n\x03key\"m\n\x12GetMessageResponse\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x11.tidings.v1.EntryR\x05\x65ntry\x12.\n\x05state\x18\x02 \x01(\x0b\x32\x18.tidings.v1.MessageStateR\x05state*h\n\x0cHistoryOrder\x12\x1d\n\x19HISTORY_ORDER_UNSPECIFIED\x10\x00\x12\x1b\n\x17HISTORY_ORDER_ASCENDING\x10\x01\x12\x1c\n\x18HISTORY_ORDER_DESCENDING\x10\x02\x32\xc9\x04\n\x0eMessageService\x12N\n\x0bSendMessage\x12\x1e.tidings.v1.SendMessageRequest\x1a\x1f.tidings.v1.SendMessageResponse\x12N\n\x0b\x45\x64itMessage\x12\x1e.tidings.v1.EditMessageRequest\x1a\x1f.tidings.v1.EditMessageResponse\x12T\n\rDeleteMessage\x12 .tidings.v1.DeleteMessageRequest\x1a!.tidings.v1.DeleteMessageResponse\x12N\n\x0bSetReaction\x12\x1e.tidings.v1.SetReactionRequest\x1a\x1f.tidings.v1.SetReactionResponse\x12T\n\rListReactions\x12 .tidings.v1.ListReactionsRequest\x1a!.tidings.v1.ListReactionsResponse\x12N\n\x0bListHistory\x12\x1e.tidings.v1.ListHistoryRequest\x1a\x1f.tidings.v1.ListHistoryResponse\x12K\n\nGetMessage\x12\x1d.tidings.v1.GetMessageRequest\x1a\x1e.tidings.v1.GetMessageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidings/v1/message_service.proto\x12\ntidings.v1\x1a\x16tidings/v1/entry.proto\x1a\x16tidings/v1/event.proto\x1a\x18tidings/v1/message.proto\"\xc4\x01\n\x12ListHistoryRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x19\n\x08\x66rom_seq\x18\x02 \x01(\x03R\x07\x66romSeq\x12.\n\x05order\x18\x03 \x01(\x0e\x32\x18.tidings.v1.HistoryOrderR\x05order\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x05 \x01(\tR\tpageToken\"h\n\x13ListHistoryResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.tidings.v1.EventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8d\x01\n\x14ListReactionsRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seq\x12\x1b\n\tpage_size\x18\x03 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"s\n\x15ListReactionsResponse\x12\x32\n\treactions\x18\x01 \x03(\x0b\x32\x14.tidings.v1.ReactionR\treactions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\":\n\x0fListPinsRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\"=\n\x10ListPinsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.tidings.v1.EventR\x06\x65vents\"x\n\x11GetMessageRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x12\n\x03seq\x18\x02 \x01(\x03H\x00R\x03seq\x12\x1f\n\nmessage_id\x18\x03 \x01(\tH\x00R\tmessageIdB\x05\n\x03key\"m\n\x12GetMessageResponse\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x11.tidings.v1.EntryR\x05\x65ntry\x12.\n\x05state\x18\x02 \x01(\x0b\x32\x18.tidings.v1.MessageStateR\x05state*h\n\x0cHistoryOrder\x12\x1d\n\x19HISTORY_ORDER_UNSPECIFIED\x10\x00\x12\x1b\n\x17HISTORY_ORDER_ASCENDING\x10\x01\x12\x1c\n\x18HISTORY_ORDER_DESCENDING\x10\x02\x32\xd1\x05\n\x0eMessageService\x12N\n\x0bSendMessage\x12\x1e.tidings.v1.SendMessageRequest\x1a\x1f.tidings.v1.SendMessageResponse\x12N\n\x0b\x45\x64itMessage\x12\x1e.tidings.v1.EditMessageRequest\x1a\x1f.tidings.v1.EditMessageResponse\x12T\n\rDeleteMessage\x12 .tidings.v1.DeleteMessageRequest\x1a!.tidings.v1.DeleteMessageResponse\x12N\n\x0bSetReaction\x12\x1e.tidings.v1.SetReactionRequest\x1a\x1f.tidings.v1.SetReactionResponse\x12T\n\rListReactions\x12 .tidings.v1.ListReactionsRequest\x1a!.tidings.v1.ListReactionsResponse\x12?\n\x06SetPin\x12\x19.tidings.v1.SetPinRequest\x1a\x1a.tidings.v1.SetPinResponse\x12\x45\n\x08ListPins\x12\x1b.tidings.v1.ListPinsRequest\x1a\x1c.tidings.v1.ListPinsResponse\x12N\n\x0bListHistory\x12\x1e.tidings.v1.ListHistoryRequest\x1a\x1f.tidings.v1.ListHistoryResponse\x12K\n\nGetMessage\x12\x1d.tidings.v1.GetMessageRequest\x1a\x1e.tidings.v1.GetMessageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidings.v1.message_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HISTORYORDER']._serialized_start=921
-  _globals['_HISTORYORDER']._serialized_end=1025
+  _globals['_HISTORYORDER']._serialized_start=1044
+  _globals['_HISTORYORDER']._serialized_end=1148
   _globals['_LISTHISTORYREQUEST']._serialized_start=123
   _globals['_LISTHISTORYREQUEST']._serialized_end=319
   _globals['_LISTHISTORYRESPONSE']._serialized_start=321
@@ -44,10 +44,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTREACTIONSREQUEST']._serialized_end=569
   _globals['_LISTREACTIONSRESPONSE']._serialized_start=571
   _globals['_LISTREACTIONSRESPONSE']._serialized_end=686
-  _globals['_GETMESSAGEREQUEST']._serialized_start=688
-  _globals['_GETMESSAGEREQUEST']._serialized_end=808
-  _globals['_GETMESSAGERESPONSE']._serialized_start=810
-  _globals['_GETMESSAGERESPONSE']._serialized_end=919
-  _globals['_MESSAGESERVICE']._serialized_start=1028
-  _globals['_MESSAGESERVICE']._serialized_end=1613
+  _globals['_LISTPINSREQUEST']._serialized_start=688
+  _globals['_LISTPINSREQUEST']._serialized_end=746
+  _globals['_LISTPINSRESPONSE']._serialized_start=748
+  _globals['_LISTPINSRESPONSE']._serialized_end=809
+  _globals['_GETMESSAGEREQUEST']._serialized_start=811
+  _globals['_GETMESSAGEREQUEST']._serialized_end=931
+  _globals['_GETMESSAGERESPONSE']._serialized_start=933
+  _globals['_GETMESSAGERESPONSE']._serialized_end=1042
+  _globals['_MESSAGESERVICE']._serialized_start=1151
+  _globals['_MESSAGESERVICE']._serialized_end=1872
 # @@protoc_insertion_point(module_scope)

@@ -61,6 +61,16 @@ class MessageServiceStub:
                 request_serializer=tidings_dot_v1_dot_message__service__pb2.ListReactionsRequest.SerializeToString,
                 response_deserializer=tidings_dot_v1_dot_message__service__pb2.ListReactionsResponse.FromString,
                 _registered_method=True)
+        self.SetPin = channel.unary_unary(
+                '/tidings.v1.MessageService/SetPin',
+                request_serializer=tidings_dot_v1_dot_message__pb2.SetPinRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_message__pb2.SetPinResponse.FromString,
+                _registered_method=True)
+        self.ListPins = channel.unary_unary(
+                '/tidings.v1.MessageService/ListPins',
+                request_serializer=tidings_dot_v1_dot_message__service__pb2.ListPinsRequest.SerializeToString,
+                response_deserializer=tidings_dot_v1_dot_message__service__pb2.ListPinsResponse.FromString,
+                _registered_method=True)
         self.ListHistory = channel.unary_unary(
                 '/tidings.v1.MessageService/ListHistory',
                 request_serializer=tidings_dot_v1_dot_message__service__pb2.ListHistoryRequest.SerializeToString,
@@ -119,6 +129,22 @@ class MessageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetPin(self, request, context):
+        """SetPin pins a message, or ends that. What is no message, deleted, or not for the caller to read, is NOT_FOUND
+        (MESSAGE_NOT_FOUND). A conversation has at most 50 pinned messages, otherwise FAILED_PRECONDITION (PIN_LIMIT). A message that
+        is deleted for all is pinned no more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPins(self, request, context):
+        """ListPins lists the pinned messages that the caller may read. Only for members; to others it is NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListHistory(self, request, context):
         """ListHistory lists the entries of a conversation, or of the caller's inbox, in either direction from any position.
         """
@@ -160,6 +186,16 @@ def add_MessageServiceServicer_to_server(servicer, server):
                     servicer.ListReactions,
                     request_deserializer=tidings_dot_v1_dot_message__service__pb2.ListReactionsRequest.FromString,
                     response_serializer=tidings_dot_v1_dot_message__service__pb2.ListReactionsResponse.SerializeToString,
+            ),
+            'SetPin': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPin,
+                    request_deserializer=tidings_dot_v1_dot_message__pb2.SetPinRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_message__pb2.SetPinResponse.SerializeToString,
+            ),
+            'ListPins': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPins,
+                    request_deserializer=tidings_dot_v1_dot_message__service__pb2.ListPinsRequest.FromString,
+                    response_serializer=tidings_dot_v1_dot_message__service__pb2.ListPinsResponse.SerializeToString,
             ),
             'ListHistory': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHistory,
@@ -308,6 +344,60 @@ class MessageService:
             '/tidings.v1.MessageService/ListReactions',
             tidings_dot_v1_dot_message__service__pb2.ListReactionsRequest.SerializeToString,
             tidings_dot_v1_dot_message__service__pb2.ListReactionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.MessageService/SetPin',
+            tidings_dot_v1_dot_message__pb2.SetPinRequest.SerializeToString,
+            tidings_dot_v1_dot_message__pb2.SetPinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPins(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidings.v1.MessageService/ListPins',
+            tidings_dot_v1_dot_message__service__pb2.ListPinsRequest.SerializeToString,
+            tidings_dot_v1_dot_message__service__pb2.ListPinsResponse.FromString,
             options,
             channel_credentials,
             insecure,

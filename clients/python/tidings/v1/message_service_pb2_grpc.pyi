@@ -55,6 +55,13 @@ class MessageServiceStub:
     """
     ListReactions: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListReactionsRequest, _message_service_pb2.ListReactionsResponse]
     """ListReactions lists who has reacted to a message, by user id. Only for members; to others it is NOT_FOUND."""
+    SetPin: _grpc.UnaryUnaryMultiCallable[_message_pb2.SetPinRequest, _message_pb2.SetPinResponse]
+    """SetPin pins a message, or ends that. What is no message, deleted, or not for the caller to read, is NOT_FOUND
+    (MESSAGE_NOT_FOUND). A conversation has at most 50 pinned messages, otherwise FAILED_PRECONDITION (PIN_LIMIT). A message that
+    is deleted for all is pinned no more.
+    """
+    ListPins: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListPinsRequest, _message_service_pb2.ListPinsResponse]
+    """ListPins lists the pinned messages that the caller may read. Only for members; to others it is NOT_FOUND."""
     ListHistory: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListHistoryRequest, _message_service_pb2.ListHistoryResponse]
     """ListHistory lists the entries of a conversation, or of the caller's inbox, in either direction from any position."""
     GetMessage: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.GetMessageRequest, _message_service_pb2.GetMessageResponse]
@@ -86,6 +93,13 @@ class MessageServiceAsyncStub(MessageServiceStub):
     """
     ListReactions: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListReactionsRequest, _message_service_pb2.ListReactionsResponse]  # type: ignore[assignment]
     """ListReactions lists who has reacted to a message, by user id. Only for members; to others it is NOT_FOUND."""
+    SetPin: _aio.UnaryUnaryMultiCallable[_message_pb2.SetPinRequest, _message_pb2.SetPinResponse]  # type: ignore[assignment]
+    """SetPin pins a message, or ends that. What is no message, deleted, or not for the caller to read, is NOT_FOUND
+    (MESSAGE_NOT_FOUND). A conversation has at most 50 pinned messages, otherwise FAILED_PRECONDITION (PIN_LIMIT). A message that
+    is deleted for all is pinned no more.
+    """
+    ListPins: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListPinsRequest, _message_service_pb2.ListPinsResponse]  # type: ignore[assignment]
+    """ListPins lists the pinned messages that the caller may read. Only for members; to others it is NOT_FOUND."""
     ListHistory: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListHistoryRequest, _message_service_pb2.ListHistoryResponse]  # type: ignore[assignment]
     """ListHistory lists the entries of a conversation, or of the caller's inbox, in either direction from any position."""
     GetMessage: _aio.UnaryUnaryMultiCallable[_message_service_pb2.GetMessageRequest, _message_service_pb2.GetMessageResponse]  # type: ignore[assignment]
@@ -144,6 +158,25 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_message_service_pb2.ListReactionsResponse, _abc.Awaitable[_message_service_pb2.ListReactionsResponse]]:
         """ListReactions lists who has reacted to a message, by user id. Only for members; to others it is NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def SetPin(
+        self,
+        request: _message_pb2.SetPinRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_message_pb2.SetPinResponse, _abc.Awaitable[_message_pb2.SetPinResponse]]:
+        """SetPin pins a message, or ends that. What is no message, deleted, or not for the caller to read, is NOT_FOUND
+        (MESSAGE_NOT_FOUND). A conversation has at most 50 pinned messages, otherwise FAILED_PRECONDITION (PIN_LIMIT). A message that
+        is deleted for all is pinned no more.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPins(
+        self,
+        request: _message_service_pb2.ListPinsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_message_service_pb2.ListPinsResponse, _abc.Awaitable[_message_service_pb2.ListPinsResponse]]:
+        """ListPins lists the pinned messages that the caller may read. Only for members; to others it is NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListHistory(

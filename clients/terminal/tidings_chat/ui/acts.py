@@ -12,7 +12,7 @@ from ..explain import explain
 from ..model import Chat
 from ..session import ChatSession
 from ..text import one_line
-from .dialogs import Members, Question
+from .dialogs import Members, Pins, Question
 
 if TYPE_CHECKING:
     from .app import ChatApp
@@ -83,12 +83,8 @@ class Acts:
                 return False
             return await self._of_group(name, chat, arguments)
         match name:
-            case "edit":
-                return await self._edit(chat, arguments[0])
-            case "delete":
-                return await self._delete(chat)
-            case "react":
-                return await self._react(chat, "".join(arguments))
+            case "pins":
+                return await self._pins(chat)
             case "members":
                 return await self._members(chat)
             case "retry":
@@ -97,6 +93,8 @@ class Acts:
                     await self.retry(chat, own.message_id)
                 if not failed:
                     self._app.tell("Nothing has failed here.")
+            case _:
+                return await self._with_message(name, chat, arguments)
         return True
 
     async def _of_group(self, name: str, chat: Chat, arguments: tuple[str, ...]) -> bool:
@@ -126,6 +124,17 @@ class Acts:
             case "leave":
                 self._leave(chat)
         return True
+
+    async def _with_message(self, name: str, chat: Chat, arguments: tuple[str, ...]) -> bool:
+        match name:
+            case "edit":
+                return await self._edit(chat, arguments[0])
+            case "delete":
+                return await self._delete(chat)
+            case "react":
+                return await self._react(chat, "".join(arguments))
+            case _:
+                return await self._pin(chat, pinned=name == "pin")
 
     async def _try(self, what: str, work: Awaitable[object]) -> bool:
         """Await something; tells why where it fails."""
@@ -227,6 +236,20 @@ class Acts:
             return False
         work = self._session.react(chat, message.seq, reaction)
         return await self._try("You can't react", work)
+
+    async def _pin(self, chat: Chat, *, pinned: bool) -> bool:
+        message = self._meant(chat, own=False)
+        if message is None:
+            return False
+        work = self._session.pin(chat, message.seq, pinned=pinned)
+        return await self._try("It can't be pinned" if pinned else "It stays pinned", work)
+
+    async def _pins(self, chat: Chat) -> bool:
+        async def work() -> None:
+            pins = await self._session.pins(chat)
+            await self._app.push_screen(Pins(one_line(chat.name), pins))
+
+        return await self._try("What is pinned can't be had", work())
 
     async def _delete(self, chat: Chat) -> bool:
         message = self._meant(chat)

@@ -1,7 +1,8 @@
-"""The small windows: help, a new conversation, members, a question, the end of a session."""
+"""The small windows: help, a new conversation, members, pins, a question, the end of a session."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Final
 
 from rich.table import Table
@@ -13,7 +14,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
-from tidings import Member, MemberRole
+from tidings import Member, MemberRole, Message
 
 from ..commands import SPECS, user_id
 from ..text import one_line
@@ -119,40 +120,62 @@ class NewConversation(ModalScreen[tuple[str, tuple[str, ...]] | None]):
         self.dismiss(None)
 
 
-class Members(ModalScreen[None]):
-    """Who is in a conversation."""
+class Listing(ModalScreen[None]):
+    """A window with lines to be read."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "close", "Close")]
 
-    def __init__(self, name: str, members: list[Member], count: int, me: str) -> None:
+    def __init__(self, title: str, lines: Iterable[Content], note: str = "") -> None:
         super().__init__()
-        self._title = name
-        self._members = members
-        self._count = count
-        self._me = me
+        self._title = title
+        self._lines = lines
+        self._note = note
 
     def compose(self) -> ComposeResult:
         """The window."""
-        with VerticalScroll(classes="window", id="members"):
-            yield Static(Content(f"{self._title} · {self._count}"), classes="window-title")
-            for member in self._members:
-                name = one_line(member.user_id)
-                if member.user_id == self._me:
-                    name += " (you)"
-                plain = member.role in (MemberRole.MEMBER, MemberRole.UNSPECIFIED)
-                role = "" if plain else f"  {member.role.name.lower()}"
-                yield Static(Content.assemble(name, (role, "$faint")))
-            if self._count > len(self._members):
-                more = self._count - len(self._members)
-                yield Static(Content(f"and {more} more"), classes="window-note")
+        with VerticalScroll(classes="window", id="listing"):
+            yield Static(Content(self._title), classes="window-title")
+            for line in self._lines:
+                yield Static(line)
+            if self._note:
+                yield Static(Content(self._note), classes="window-note")
 
     def on_mount(self) -> None:
         """The keys scroll."""
-        self.query_one("#members").focus()
+        self.query_one("#listing").focus()
 
     def action_close(self) -> None:
         """Close it."""
         self.dismiss(None)
+
+
+class Members(Listing):
+    """Who is in a conversation."""
+
+    def __init__(self, name: str, members: list[Member], count: int, me: str) -> None:
+        more = count - len(members)
+        note = f"and {more} more" if more > 0 else ""
+        super().__init__(f"{name} · {count}", [_member(member, me) for member in members], note)
+
+
+def _member(member: Member, me: str) -> Content:
+    name = one_line(member.user_id)
+    if member.user_id == me:
+        name += " (you)"
+    plain = member.role in (MemberRole.MEMBER, MemberRole.UNSPECIFIED)
+    role = "" if plain else f"  {member.role.name.lower()}"
+    return Content.assemble(name, (role, "$faint"))
+
+
+class Pins(Listing):
+    """What is pinned in a conversation."""
+
+    def __init__(self, name: str, pins: list[Message]) -> None:
+        lines = [
+            Content.assemble((one_line(pin.user_id), "$faint"), "  ", one_line(pin.text))
+            for pin in pins
+        ]
+        super().__init__(f"{name} · pinned", lines, "" if pins else "nothing")
 
 
 class Question(ModalScreen[bool]):

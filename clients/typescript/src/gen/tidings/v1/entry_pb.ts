@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/entry.proto.
  */
 export const file_tidings_v1_entry: GenFile = /*@__PURE__*/
-  fileDesc("ChZ0aWRpbmdzL3YxL2VudHJ5LnByb3RvEgp0aWRpbmdzLnYxIqMHCgVFbnRyeRIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDEg8KB29yZGluYWwYAyABKAMSCgoCaWQYBCABKAkSDwoHdXNlcl9pZBgFIAEoCRIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZXJhc2VkGD0gASgIEi0KB21lc3NhZ2UYCCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50SAASMwoObWVzc2FnZV9lZGl0ZWQYCSABKAsyGS50aWRpbmdzLnYxLk1lc3NhZ2VFZGl0ZWRIABI1Cg9tZXNzYWdlX2RlbGV0ZWQYCiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VEZWxldGVkSAASLwoMcmVhY3Rpb25fc2V0GAsgASgLMhcudGlkaW5ncy52MS5SZWFjdGlvblNldEgAEj8KFGNvbnZlcnNhdGlvbl9jcmVhdGVkGBAgASgLMh8udGlkaW5ncy52MS5Db252ZXJzYXRpb25DcmVhdGVkSAASMQoNbWVtYmVyc19hZGRlZBgRIAEoCzIYLnRpZGluZ3MudjEuTWVtYmVyc0FkZGVkSAASMwoObWVtYmVyX3JlbW92ZWQYEiABKAsyGS50aWRpbmdzLnYxLk1lbWJlclJlbW92ZWRIABI/ChRjb252ZXJzYXRpb25fdXBkYXRlZBgTIAEoCzIfLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uVXBkYXRlZEgAEjQKD21lbWJlcl9yb2xlX3NldBgUIAEoCzIZLnRpZGluZ3MudjEuTWVtYmVyUm9sZVNldEgAEi8KDG1lbWJlcl9tdXRlZBgVIAEoCzIXLnRpZGluZ3MudjEuTWVtYmVyTXV0ZWRIABIxCg1tZW1iZXJfYmFubmVkGBYgASgLMhgudGlkaW5ncy52MS5NZW1iZXJCYW5uZWRIABIzCg5pbnZpdGF0aW9uX3NldBgXIAEoCzIZLnRpZGluZ3MudjEuSW52aXRhdGlvblNldEgAEj0KE2NvbnZlcnNhdGlvbl9qb2luZWQYKCABKAsyHi50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbkpvaW5lZEgAEjkKEWNvbnZlcnNhdGlvbl9sZWZ0GCkgASgLMhwudGlkaW5ncy52MS5Db252ZXJzYXRpb25MZWZ0SABCBgoEYm9keSJJCg1NZXNzYWdlRWRpdGVkEgsKA3NlcRgBIAEoAxIrCgdjb250ZW50GAIgASgLMhoudGlkaW5ncy52MS5NZXNzYWdlQ29udGVudCIdCg5NZXNzYWdlRGVsZXRlZBILCgNzZXEYASABKAMiPgoLUmVhY3Rpb25TZXQSCwoDc2VxGAEgASgDEhAKCHJlYWN0aW9uGAIgASgJEhAKCHJlcGxhY2VkGAMgASgJInUKE0NvbnZlcnNhdGlvbkNyZWF0ZWQSKgoEa2luZBgBIAEoDjIcLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uS2luZBINCgV0aXRsZRgCIAEoCRIjCgdtZW1iZXJzGAMgAygLMhIudGlkaW5ncy52MS5NZW1iZXIiYAoMTWVtYmVyc0FkZGVkEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlchIUCgx3aXRoX2hpc3RvcnkYAiABKAgSFQoNaW52aXRhdGlvbl9pZBgDIAEoCSJlCg1JbnZpdGF0aW9uU2V0EhUKDWludml0YXRpb25faWQYASABKAkSDAoEdXNlcxgCIAEoBRIvCgtleHBpcmVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiewoNTWVtYmVyUmVtb3ZlZBIPCgd1c2VyX2lkGAEgASgJEiQKBHJvbGUYAiABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUSMwoPYmFuX2V4cGlyZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJPCgtNZW1iZXJNdXRlZBIPCgd1c2VyX2lkGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJQCgxNZW1iZXJCYW5uZWQSDwoHdXNlcl9pZBgBIAEoCRIvCgtleHBpcmVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiOAoNTWVtYmVyUm9sZVNldBInCgdjaGFuZ2VzGAEgAygLMhYudGlkaW5ncy52MS5Sb2xlQ2hhbmdlInIKClJvbGVDaGFuZ2USDwoHdXNlcl9pZBgBIAEoCRIkCgRyb2xlGAIgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEi0KDXByZXZpb3VzX3JvbGUYAyABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUiegoTQ29udmVyc2F0aW9uVXBkYXRlZBIyCghzZXR0aW5ncxgBIAEoCzIgLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uU2V0dGluZ3MSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIrEBChJDb252ZXJzYXRpb25Kb2luZWQSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEioKBGtpbmQYAiABKA4yHC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbktpbmQSDQoFdGl0bGUYAyABKAkSCwoDc2VxGAQgASgDEiQKBHJvbGUYBSABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUSFAoMcGVlcl91c2VyX2lkGAYgASgJIjgKEENvbnZlcnNhdGlvbkxlZnQSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEgsKA3NlcRgCIAEoA2IGcHJvdG8z", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_tidings_v1_conversation, file_tidings_v1_message]);
+  fileDesc("ChZ0aWRpbmdzL3YxL2VudHJ5LnByb3RvEgp0aWRpbmdzLnYxItgHCgVFbnRyeRIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDEg8KB29yZGluYWwYAyABKAMSCgoCaWQYBCABKAkSDwoHdXNlcl9pZBgFIAEoCRIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZXJhc2VkGD0gASgIEi0KB21lc3NhZ2UYCCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50SAASMwoObWVzc2FnZV9lZGl0ZWQYCSABKAsyGS50aWRpbmdzLnYxLk1lc3NhZ2VFZGl0ZWRIABI1Cg9tZXNzYWdlX2RlbGV0ZWQYCiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VEZWxldGVkSAASLwoMcmVhY3Rpb25fc2V0GAsgASgLMhcudGlkaW5ncy52MS5SZWFjdGlvblNldEgAEjMKDm1lc3NhZ2VfcGlubmVkGAwgASgLMhkudGlkaW5ncy52MS5NZXNzYWdlUGlubmVkSAASPwoUY29udmVyc2F0aW9uX2NyZWF0ZWQYECABKAsyHy50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbkNyZWF0ZWRIABIxCg1tZW1iZXJzX2FkZGVkGBEgASgLMhgudGlkaW5ncy52MS5NZW1iZXJzQWRkZWRIABIzCg5tZW1iZXJfcmVtb3ZlZBgSIAEoCzIZLnRpZGluZ3MudjEuTWVtYmVyUmVtb3ZlZEgAEj8KFGNvbnZlcnNhdGlvbl91cGRhdGVkGBMgASgLMh8udGlkaW5ncy52MS5Db252ZXJzYXRpb25VcGRhdGVkSAASNAoPbWVtYmVyX3JvbGVfc2V0GBQgASgLMhkudGlkaW5ncy52MS5NZW1iZXJSb2xlU2V0SAASLwoMbWVtYmVyX211dGVkGBUgASgLMhcudGlkaW5ncy52MS5NZW1iZXJNdXRlZEgAEjEKDW1lbWJlcl9iYW5uZWQYFiABKAsyGC50aWRpbmdzLnYxLk1lbWJlckJhbm5lZEgAEjMKDmludml0YXRpb25fc2V0GBcgASgLMhkudGlkaW5ncy52MS5JbnZpdGF0aW9uU2V0SAASPQoTY29udmVyc2F0aW9uX2pvaW5lZBgoIAEoCzIeLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uSm9pbmVkSAASOQoRY29udmVyc2F0aW9uX2xlZnQYKSABKAsyHC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbkxlZnRIAEIGCgRib2R5IkkKDU1lc3NhZ2VFZGl0ZWQSCwoDc2VxGAEgASgDEisKB2NvbnRlbnQYAiABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50Ih0KDk1lc3NhZ2VEZWxldGVkEgsKA3NlcRgBIAEoAyI+CgtSZWFjdGlvblNldBILCgNzZXEYASABKAMSEAoIcmVhY3Rpb24YAiABKAkSEAoIcmVwbGFjZWQYAyABKAkiLAoNTWVzc2FnZVBpbm5lZBILCgNzZXEYASABKAMSDgoGcGlubmVkGAIgASgIInUKE0NvbnZlcnNhdGlvbkNyZWF0ZWQSKgoEa2luZBgBIAEoDjIcLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uS2luZBINCgV0aXRsZRgCIAEoCRIjCgdtZW1iZXJzGAMgAygLMhIudGlkaW5ncy52MS5NZW1iZXIiYAoMTWVtYmVyc0FkZGVkEiMKB21lbWJlcnMYASADKAsyEi50aWRpbmdzLnYxLk1lbWJlchIUCgx3aXRoX2hpc3RvcnkYAiABKAgSFQoNaW52aXRhdGlvbl9pZBgDIAEoCSJlCg1JbnZpdGF0aW9uU2V0EhUKDWludml0YXRpb25faWQYASABKAkSDAoEdXNlcxgCIAEoBRIvCgtleHBpcmVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiewoNTWVtYmVyUmVtb3ZlZBIPCgd1c2VyX2lkGAEgASgJEiQKBHJvbGUYAiABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUSMwoPYmFuX2V4cGlyZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJPCgtNZW1iZXJNdXRlZBIPCgd1c2VyX2lkGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJQCgxNZW1iZXJCYW5uZWQSDwoHdXNlcl9pZBgBIAEoCRIvCgtleHBpcmVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiOAoNTWVtYmVyUm9sZVNldBInCgdjaGFuZ2VzGAEgAygLMhYudGlkaW5ncy52MS5Sb2xlQ2hhbmdlInIKClJvbGVDaGFuZ2USDwoHdXNlcl9pZBgBIAEoCRIkCgRyb2xlGAIgASgOMhYudGlkaW5ncy52MS5NZW1iZXJSb2xlEi0KDXByZXZpb3VzX3JvbGUYAyABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUiegoTQ29udmVyc2F0aW9uVXBkYXRlZBIyCghzZXR0aW5ncxgBIAEoCzIgLnRpZGluZ3MudjEuQ29udmVyc2F0aW9uU2V0dGluZ3MSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIrEBChJDb252ZXJzYXRpb25Kb2luZWQSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEioKBGtpbmQYAiABKA4yHC50aWRpbmdzLnYxLkNvbnZlcnNhdGlvbktpbmQSDQoFdGl0bGUYAyABKAkSCwoDc2VxGAQgASgDEiQKBHJvbGUYBSABKA4yFi50aWRpbmdzLnYxLk1lbWJlclJvbGUSFAoMcGVlcl91c2VyX2lkGAYgASgJIjgKEENvbnZlcnNhdGlvbkxlZnQSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEgsKA3NlcRgCIAEoA2IGcHJvdG8z", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_tidings_v1_conversation, file_tidings_v1_message]);
 
 /**
  * Entry is one durable change at one position of a log. A conversation is a log, and so is each user's inbox.
@@ -115,6 +115,14 @@ export type Entry = Message<"tidings.v1.Entry"> & {
      */
     value: ReactionSet;
     case: "reactionSet";
+  } | {
+    /**
+     * A message was pinned, or is pinned no more.
+     *
+     * @generated from field: tidings.v1.MessagePinned message_pinned = 12;
+     */
+    value: MessagePinned;
+    case: "messagePinned";
   } | {
     /**
      * The conversation was created. Always the entry at position 1.
@@ -291,6 +299,34 @@ export const ReactionSetSchema: GenMessage<ReactionSet> = /*@__PURE__*/
   messageDesc(file_tidings_v1_entry, 3);
 
 /**
+ * MessagePinned sets a message apart from the others of its conversation, or ends that.
+ *
+ * @generated from message tidings.v1.MessagePinned
+ */
+export type MessagePinned = Message<"tidings.v1.MessagePinned"> & {
+  /**
+   * The position of the message. Those who joined later have never seen it, and pass the pin over.
+   *
+   * @generated from field: int64 seq = 1;
+   */
+  seq: bigint;
+
+  /**
+   * Whether the message is pinned from here on.
+   *
+   * @generated from field: bool pinned = 2;
+   */
+  pinned: boolean;
+};
+
+/**
+ * Describes the message tidings.v1.MessagePinned.
+ * Use `create(MessagePinnedSchema)` to create a new message.
+ */
+export const MessagePinnedSchema: GenMessage<MessagePinned> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_entry, 4);
+
+/**
  * ConversationCreated is the first entry of a conversation.
  *
  * @generated from message tidings.v1.ConversationCreated
@@ -323,7 +359,7 @@ export type ConversationCreated = Message<"tidings.v1.ConversationCreated"> & {
  * Use `create(ConversationCreatedSchema)` to create a new message.
  */
 export const ConversationCreatedSchema: GenMessage<ConversationCreated> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 4);
+  messageDesc(file_tidings_v1_entry, 5);
 
 /**
  * MembersAdded makes users members.
@@ -358,7 +394,7 @@ export type MembersAdded = Message<"tidings.v1.MembersAdded"> & {
  * Use `create(MembersAddedSchema)` to create a new message.
  */
 export const MembersAddedSchema: GenMessage<MembersAdded> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 5);
+  messageDesc(file_tidings_v1_entry, 6);
 
 /**
  * InvitationSet makes an invitation, changes it, or takes it back.
@@ -393,7 +429,7 @@ export type InvitationSet = Message<"tidings.v1.InvitationSet"> & {
  * Use `create(InvitationSetSchema)` to create a new message.
  */
 export const InvitationSetSchema: GenMessage<InvitationSet> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 6);
+  messageDesc(file_tidings_v1_entry, 7);
 
 /**
  * MemberRemoved ends a membership.
@@ -428,7 +464,7 @@ export type MemberRemoved = Message<"tidings.v1.MemberRemoved"> & {
  * Use `create(MemberRemovedSchema)` to create a new message.
  */
 export const MemberRemovedSchema: GenMessage<MemberRemoved> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 7);
+  messageDesc(file_tidings_v1_entry, 8);
 
 /**
  * MemberMuted keeps a member from posting, editing and reacting.
@@ -456,7 +492,7 @@ export type MemberMuted = Message<"tidings.v1.MemberMuted"> & {
  * Use `create(MemberMutedSchema)` to create a new message.
  */
 export const MemberMutedSchema: GenMessage<MemberMuted> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 8);
+  messageDesc(file_tidings_v1_entry, 9);
 
 /**
  * MemberBanned keeps everybody from adding an ex-member again.
@@ -484,7 +520,7 @@ export type MemberBanned = Message<"tidings.v1.MemberBanned"> & {
  * Use `create(MemberBannedSchema)` to create a new message.
  */
 export const MemberBannedSchema: GenMessage<MemberBanned> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 9);
+  messageDesc(file_tidings_v1_entry, 10);
 
 /**
  * MemberRoleSet gives members other roles.
@@ -505,7 +541,7 @@ export type MemberRoleSet = Message<"tidings.v1.MemberRoleSet"> & {
  * Use `create(MemberRoleSetSchema)` to create a new message.
  */
 export const MemberRoleSetSchema: GenMessage<MemberRoleSet> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 10);
+  messageDesc(file_tidings_v1_entry, 11);
 
 /**
  * RoleChange is a member's new role.
@@ -540,7 +576,7 @@ export type RoleChange = Message<"tidings.v1.RoleChange"> & {
  * Use `create(RoleChangeSchema)` to create a new message.
  */
 export const RoleChangeSchema: GenMessage<RoleChange> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 11);
+  messageDesc(file_tidings_v1_entry, 12);
 
 /**
  * ConversationUpdated changes settings of a conversation.
@@ -569,7 +605,7 @@ export type ConversationUpdated = Message<"tidings.v1.ConversationUpdated"> & {
  * Use `create(ConversationUpdatedSchema)` to create a new message.
  */
 export const ConversationUpdatedSchema: GenMessage<ConversationUpdated> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 12);
+  messageDesc(file_tidings_v1_entry, 13);
 
 /**
  * ConversationJoined tells all devices of a user of a new membership.
@@ -625,7 +661,7 @@ export type ConversationJoined = Message<"tidings.v1.ConversationJoined"> & {
  * Use `create(ConversationJoinedSchema)` to create a new message.
  */
 export const ConversationJoinedSchema: GenMessage<ConversationJoined> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 13);
+  messageDesc(file_tidings_v1_entry, 14);
 
 /**
  * ConversationLeft tells all devices of a user that a membership ended.
@@ -653,5 +689,5 @@ export type ConversationLeft = Message<"tidings.v1.ConversationLeft"> & {
  * Use `create(ConversationLeftSchema)` to create a new message.
  */
 export const ConversationLeftSchema: GenMessage<ConversationLeft> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_entry, 14);
+  messageDesc(file_tidings_v1_entry, 15);
 

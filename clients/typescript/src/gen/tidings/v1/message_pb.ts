@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/message.proto.
  */
 export const file_tidings_v1_message: GenFile = /*@__PURE__*/
-  fileDesc("Chh0aWRpbmdzL3YxL21lc3NhZ2UucHJvdG8SCnRpZGluZ3MudjEiOwoOTWVzc2FnZUNvbnRlbnQSDAoEdGV4dBgBIAEoCRIbChNyZXBseV90b19tZXNzYWdlX2lkGAIgASgJIocCCgxNZXNzYWdlU3RhdGUSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEgsKA3NlcRgCIAEoAxINCgVhc19vZhgDIAEoAxIrCgdjb250ZW50GAQgASgLMhoudGlkaW5ncy52MS5NZXNzYWdlQ29udGVudBIRCgllZGl0X3NlcXMYBSADKAMSLQoJZWRpdF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdkZWxldGVkGAcgASgIEiwKCXJlYWN0aW9ucxgIIAMoCzIZLnRpZGluZ3MudjEuUmVhY3Rpb25Db3VudBIUCgxvd25fcmVhY3Rpb24YCSABKAkiMAoNUmVhY3Rpb25Db3VudBIQCghyZWFjdGlvbhgBIAEoCRINCgVjb3VudBgCIAEoAyItCghSZWFjdGlvbhIPCgd1c2VyX2lkGAEgASgJEhAKCHJlYWN0aW9uGAIgASgJIogBChJTZW5kTWVzc2FnZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCm1lc3NhZ2VfaWQYAiABKAkSKwoHY29udGVudBgDIAEoCzIaLnRpZGluZ3MudjEuTWVzc2FnZUNvbnRlbnQSGAoQYWZ0ZXJfbWVzc2FnZV9pZBgEIAEoCSJTChNTZW5kTWVzc2FnZVJlc3BvbnNlEgsKA3NlcRgBIAEoAxIvCgtjcmVhdGVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiewoSRWRpdE1lc3NhZ2VSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEgsKA3NlcRgDIAEoAxIrCgdjb250ZW50GAQgASgLMhoudGlkaW5ncy52MS5NZXNzYWdlQ29udGVudCJQChREZWxldGVNZXNzYWdlUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRILCgNzZXEYAyABKAMiVQoVRGVsZXRlTWVzc2FnZVJlc3BvbnNlEgsKA3NlcRgBIAEoAxIvCgtjcmVhdGVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiYAoSU2V0UmVhY3Rpb25SZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEgsKA3NlcRgDIAEoAxIQCghyZWFjdGlvbhgEIAEoCSJTChNTZXRSZWFjdGlvblJlc3BvbnNlEgsKA3NlcRgBIAEoAxIvCgtjcmVhdGVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUwoTRWRpdE1lc3NhZ2VSZXNwb25zZRILCgNzZXEYASABKAMSLwoLY3JlYXRlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("Chh0aWRpbmdzL3YxL21lc3NhZ2UucHJvdG8SCnRpZGluZ3MudjEiOwoOTWVzc2FnZUNvbnRlbnQSDAoEdGV4dBgBIAEoCRIbChNyZXBseV90b19tZXNzYWdlX2lkGAIgASgJIpgCCgxNZXNzYWdlU3RhdGUSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEgsKA3NlcRgCIAEoAxINCgVhc19vZhgDIAEoAxIrCgdjb250ZW50GAQgASgLMhoudGlkaW5ncy52MS5NZXNzYWdlQ29udGVudBIRCgllZGl0X3NlcXMYBSADKAMSLQoJZWRpdF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdkZWxldGVkGAcgASgIEiwKCXJlYWN0aW9ucxgIIAMoCzIZLnRpZGluZ3MudjEuUmVhY3Rpb25Db3VudBIUCgxvd25fcmVhY3Rpb24YCSABKAkSDwoHcGluX3NlcRgKIAEoAyIwCg1SZWFjdGlvbkNvdW50EhAKCHJlYWN0aW9uGAEgASgJEg0KBWNvdW50GAIgASgDIi0KCFJlYWN0aW9uEg8KB3VzZXJfaWQYASABKAkSEAoIcmVhY3Rpb24YAiABKAkiiAEKElNlbmRNZXNzYWdlUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKbWVzc2FnZV9pZBgCIAEoCRIrCgdjb250ZW50GAMgASgLMhoudGlkaW5ncy52MS5NZXNzYWdlQ29udGVudBIYChBhZnRlcl9tZXNzYWdlX2lkGAQgASgJIlMKE1NlbmRNZXNzYWdlUmVzcG9uc2USCwoDc2VxGAEgASgDEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJ7ChJFZGl0TWVzc2FnZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSCwoDc2VxGAMgASgDEisKB2NvbnRlbnQYBCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50IlAKFERlbGV0ZU1lc3NhZ2VSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEgsKA3NlcRgDIAEoAyJVChVEZWxldGVNZXNzYWdlUmVzcG9uc2USCwoDc2VxGAEgASgDEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJgChJTZXRSZWFjdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSCwoDc2VxGAMgASgDEhAKCHJlYWN0aW9uGAQgASgJIlMKE1NldFJlYWN0aW9uUmVzcG9uc2USCwoDc2VxGAEgASgDEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJZCg1TZXRQaW5SZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEgsKA3NlcRgDIAEoAxIOCgZwaW5uZWQYBCABKAgiTgoOU2V0UGluUmVzcG9uc2USCwoDc2VxGAEgASgDEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJTChNFZGl0TWVzc2FnZVJlc3BvbnNlEgsKA3NlcRgBIAEoAxIvCgtjcmVhdGVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * MessageContent is what a person or a program says in a message.
@@ -116,6 +116,14 @@ export type MessageState = Message<"tidings.v1.MessageState"> & {
    * @generated from field: string own_reaction = 9;
    */
   ownReaction: string;
+
+  /**
+   * The position of the entry that pinned it, 0 while it is not pinned. To those who have left it is 0, where something became of
+   * the message later.
+   *
+   * @generated from field: int64 pin_seq = 10;
+   */
+  pinSeq: bigint;
 };
 
 /**
@@ -432,6 +440,76 @@ export const SetReactionResponseSchema: GenMessage<SetReactionResponse> = /*@__P
   messageDesc(file_tidings_v1_message, 10);
 
 /**
+ * SetPinRequest pins a message, or ends that.
+ *
+ * @generated from message tidings.v1.SetPinRequest
+ */
+export type SetPinRequest = Message<"tidings.v1.SetPinRequest"> & {
+  /**
+   * The conversation.
+   *
+   * @generated from field: string conversation_id = 1;
+   */
+  conversationId: string;
+
+  /**
+   * The client's id of the change, as in EditMessageRequest.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * The position of the message.
+   *
+   * @generated from field: int64 seq = 3;
+   */
+  seq: bigint;
+
+  /**
+   * Whether the message is to be pinned. Default: false, it is pinned no more.
+   *
+   * @generated from field: bool pinned = 4;
+   */
+  pinned: boolean;
+};
+
+/**
+ * Describes the message tidings.v1.SetPinRequest.
+ * Use `create(SetPinRequestSchema)` to create a new message.
+ */
+export const SetPinRequestSchema: GenMessage<SetPinRequest> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_message, 11);
+
+/**
+ * SetPinResponse gives a pin's position.
+ *
+ * @generated from message tidings.v1.SetPinResponse
+ */
+export type SetPinResponse = Message<"tidings.v1.SetPinResponse"> & {
+  /**
+   * The position of the change, an entry of its own; 0 when it was so already.
+   *
+   * @generated from field: int64 seq = 1;
+   */
+  seq: bigint;
+
+  /**
+   * When it was committed, by the server's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 2;
+   */
+  createTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message tidings.v1.SetPinResponse.
+ * Use `create(SetPinResponseSchema)` to create a new message.
+ */
+export const SetPinResponseSchema: GenMessage<SetPinResponse> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_message, 12);
+
+/**
  * EditMessageResponse gives an edit's position.
  *
  * @generated from message tidings.v1.EditMessageResponse
@@ -457,5 +535,5 @@ export type EditMessageResponse = Message<"tidings.v1.EditMessageResponse"> & {
  * Use `create(EditMessageResponseSchema)` to create a new message.
  */
 export const EditMessageResponseSchema: GenMessage<EditMessageResponse> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 11);
+  messageDesc(file_tidings_v1_message, 13);
 

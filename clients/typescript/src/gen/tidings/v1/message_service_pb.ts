@@ -8,7 +8,7 @@ import type { Entry } from "./entry_pb.js";
 import { file_tidings_v1_entry } from "./entry_pb.js";
 import type { Event } from "./event_pb.js";
 import { file_tidings_v1_event } from "./event_pb.js";
-import type { DeleteMessageRequestSchema, DeleteMessageResponseSchema, EditMessageRequestSchema, EditMessageResponseSchema, MessageState, Reaction, SendMessageRequestSchema, SendMessageResponseSchema, SetReactionRequestSchema, SetReactionResponseSchema } from "./message_pb.js";
+import type { DeleteMessageRequestSchema, DeleteMessageResponseSchema, EditMessageRequestSchema, EditMessageResponseSchema, MessageState, Reaction, SendMessageRequestSchema, SendMessageResponseSchema, SetPinRequestSchema, SetPinResponseSchema, SetReactionRequestSchema, SetReactionResponseSchema } from "./message_pb.js";
 import { file_tidings_v1_message } from "./message_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/message_service.proto.
  */
 export const file_tidings_v1_message_service: GenFile = /*@__PURE__*/
-  fileDesc("CiB0aWRpbmdzL3YxL21lc3NhZ2Vfc2VydmljZS5wcm90bxIKdGlkaW5ncy52MSKPAQoSTGlzdEhpc3RvcnlSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIQCghmcm9tX3NlcRgCIAEoAxInCgVvcmRlchgDIAEoDjIYLnRpZGluZ3MudjEuSGlzdG9yeU9yZGVyEhEKCXBhZ2Vfc2l6ZRgEIAEoBRISCgpwYWdlX3Rva2VuGAUgASgJIlEKE0xpc3RIaXN0b3J5UmVzcG9uc2USIQoGZXZlbnRzGAEgAygLMhEudGlkaW5ncy52MS5FdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiYwoUTGlzdFJlYWN0aW9uc1JlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEgsKA3NlcRgCIAEoAxIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJZChVMaXN0UmVhY3Rpb25zUmVzcG9uc2USJwoJcmVhY3Rpb25zGAEgAygLMhQudGlkaW5ncy52MS5SZWFjdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiWAoRR2V0TWVzc2FnZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEg0KA3NlcRgCIAEoA0gAEhQKCm1lc3NhZ2VfaWQYAyABKAlIAEIFCgNrZXkiXwoSR2V0TWVzc2FnZVJlc3BvbnNlEiAKBWVudHJ5GAEgASgLMhEudGlkaW5ncy52MS5FbnRyeRInCgVzdGF0ZRgCIAEoCzIYLnRpZGluZ3MudjEuTWVzc2FnZVN0YXRlKmgKDEhpc3RvcnlPcmRlchIdChlISVNUT1JZX09SREVSX1VOU1BFQ0lGSUVEEAASGwoXSElTVE9SWV9PUkRFUl9BU0NFTkRJTkcQARIcChhISVNUT1JZX09SREVSX0RFU0NFTkRJTkcQAjLJBAoOTWVzc2FnZVNlcnZpY2USTgoLU2VuZE1lc3NhZ2USHi50aWRpbmdzLnYxLlNlbmRNZXNzYWdlUmVxdWVzdBofLnRpZGluZ3MudjEuU2VuZE1lc3NhZ2VSZXNwb25zZRJOCgtFZGl0TWVzc2FnZRIeLnRpZGluZ3MudjEuRWRpdE1lc3NhZ2VSZXF1ZXN0Gh8udGlkaW5ncy52MS5FZGl0TWVzc2FnZVJlc3BvbnNlElQKDURlbGV0ZU1lc3NhZ2USIC50aWRpbmdzLnYxLkRlbGV0ZU1lc3NhZ2VSZXF1ZXN0GiEudGlkaW5ncy52MS5EZWxldGVNZXNzYWdlUmVzcG9uc2USTgoLU2V0UmVhY3Rpb24SHi50aWRpbmdzLnYxLlNldFJlYWN0aW9uUmVxdWVzdBofLnRpZGluZ3MudjEuU2V0UmVhY3Rpb25SZXNwb25zZRJUCg1MaXN0UmVhY3Rpb25zEiAudGlkaW5ncy52MS5MaXN0UmVhY3Rpb25zUmVxdWVzdBohLnRpZGluZ3MudjEuTGlzdFJlYWN0aW9uc1Jlc3BvbnNlEk4KC0xpc3RIaXN0b3J5Eh4udGlkaW5ncy52MS5MaXN0SGlzdG9yeVJlcXVlc3QaHy50aWRpbmdzLnYxLkxpc3RIaXN0b3J5UmVzcG9uc2USSwoKR2V0TWVzc2FnZRIdLnRpZGluZ3MudjEuR2V0TWVzc2FnZVJlcXVlc3QaHi50aWRpbmdzLnYxLkdldE1lc3NhZ2VSZXNwb25zZWIGcHJvdG8z", [file_tidings_v1_entry, file_tidings_v1_event, file_tidings_v1_message]);
+  fileDesc("CiB0aWRpbmdzL3YxL21lc3NhZ2Vfc2VydmljZS5wcm90bxIKdGlkaW5ncy52MSKPAQoSTGlzdEhpc3RvcnlSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRIQCghmcm9tX3NlcRgCIAEoAxInCgVvcmRlchgDIAEoDjIYLnRpZGluZ3MudjEuSGlzdG9yeU9yZGVyEhEKCXBhZ2Vfc2l6ZRgEIAEoBRISCgpwYWdlX3Rva2VuGAUgASgJIlEKE0xpc3RIaXN0b3J5UmVzcG9uc2USIQoGZXZlbnRzGAEgAygLMhEudGlkaW5ncy52MS5FdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiYwoUTGlzdFJlYWN0aW9uc1JlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEgsKA3NlcRgCIAEoAxIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJZChVMaXN0UmVhY3Rpb25zUmVzcG9uc2USJwoJcmVhY3Rpb25zGAEgAygLMhQudGlkaW5ncy52MS5SZWFjdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiKgoPTGlzdFBpbnNSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCSI1ChBMaXN0UGluc1Jlc3BvbnNlEiEKBmV2ZW50cxgBIAMoCzIRLnRpZGluZ3MudjEuRXZlbnQiWAoRR2V0TWVzc2FnZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEg0KA3NlcRgCIAEoA0gAEhQKCm1lc3NhZ2VfaWQYAyABKAlIAEIFCgNrZXkiXwoSR2V0TWVzc2FnZVJlc3BvbnNlEiAKBWVudHJ5GAEgASgLMhEudGlkaW5ncy52MS5FbnRyeRInCgVzdGF0ZRgCIAEoCzIYLnRpZGluZ3MudjEuTWVzc2FnZVN0YXRlKmgKDEhpc3RvcnlPcmRlchIdChlISVNUT1JZX09SREVSX1VOU1BFQ0lGSUVEEAASGwoXSElTVE9SWV9PUkRFUl9BU0NFTkRJTkcQARIcChhISVNUT1JZX09SREVSX0RFU0NFTkRJTkcQAjLRBQoOTWVzc2FnZVNlcnZpY2USTgoLU2VuZE1lc3NhZ2USHi50aWRpbmdzLnYxLlNlbmRNZXNzYWdlUmVxdWVzdBofLnRpZGluZ3MudjEuU2VuZE1lc3NhZ2VSZXNwb25zZRJOCgtFZGl0TWVzc2FnZRIeLnRpZGluZ3MudjEuRWRpdE1lc3NhZ2VSZXF1ZXN0Gh8udGlkaW5ncy52MS5FZGl0TWVzc2FnZVJlc3BvbnNlElQKDURlbGV0ZU1lc3NhZ2USIC50aWRpbmdzLnYxLkRlbGV0ZU1lc3NhZ2VSZXF1ZXN0GiEudGlkaW5ncy52MS5EZWxldGVNZXNzYWdlUmVzcG9uc2USTgoLU2V0UmVhY3Rpb24SHi50aWRpbmdzLnYxLlNldFJlYWN0aW9uUmVxdWVzdBofLnRpZGluZ3MudjEuU2V0UmVhY3Rpb25SZXNwb25zZRJUCg1MaXN0UmVhY3Rpb25zEiAudGlkaW5ncy52MS5MaXN0UmVhY3Rpb25zUmVxdWVzdBohLnRpZGluZ3MudjEuTGlzdFJlYWN0aW9uc1Jlc3BvbnNlEj8KBlNldFBpbhIZLnRpZGluZ3MudjEuU2V0UGluUmVxdWVzdBoaLnRpZGluZ3MudjEuU2V0UGluUmVzcG9uc2USRQoITGlzdFBpbnMSGy50aWRpbmdzLnYxLkxpc3RQaW5zUmVxdWVzdBocLnRpZGluZ3MudjEuTGlzdFBpbnNSZXNwb25zZRJOCgtMaXN0SGlzdG9yeRIeLnRpZGluZ3MudjEuTGlzdEhpc3RvcnlSZXF1ZXN0Gh8udGlkaW5ncy52MS5MaXN0SGlzdG9yeVJlc3BvbnNlEksKCkdldE1lc3NhZ2USHS50aWRpbmdzLnYxLkdldE1lc3NhZ2VSZXF1ZXN0Gh4udGlkaW5ncy52MS5HZXRNZXNzYWdlUmVzcG9uc2ViBnByb3RvMw", [file_tidings_v1_entry, file_tidings_v1_event, file_tidings_v1_message]);
 
 /**
  * ListHistoryRequest asks for a part of a log.
@@ -168,6 +168,49 @@ export const ListReactionsResponseSchema: GenMessage<ListReactionsResponse> = /*
   messageDesc(file_tidings_v1_message_service, 3);
 
 /**
+ * ListPinsRequest asks for the pinned messages of a conversation.
+ *
+ * @generated from message tidings.v1.ListPinsRequest
+ */
+export type ListPinsRequest = Message<"tidings.v1.ListPinsRequest"> & {
+  /**
+   * The conversation.
+   *
+   * @generated from field: string conversation_id = 1;
+   */
+  conversationId: string;
+};
+
+/**
+ * Describes the message tidings.v1.ListPinsRequest.
+ * Use `create(ListPinsRequestSchema)` to create a new message.
+ */
+export const ListPinsRequestSchema: GenMessage<ListPinsRequest> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_message_service, 4);
+
+/**
+ * ListPinsResponse tells the pinned messages of a conversation.
+ *
+ * @generated from message tidings.v1.ListPinsResponse
+ */
+export type ListPinsResponse = Message<"tidings.v1.ListPinsResponse"> & {
+  /**
+   * The messages, those that were pinned last first, each followed by its MessageState. They are wrapped in events as on the
+   * stream, so that one decoder serves both. At most 50.
+   *
+   * @generated from field: repeated tidings.v1.Event events = 1;
+   */
+  events: Event[];
+};
+
+/**
+ * Describes the message tidings.v1.ListPinsResponse.
+ * Use `create(ListPinsResponseSchema)` to create a new message.
+ */
+export const ListPinsResponseSchema: GenMessage<ListPinsResponse> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_message_service, 5);
+
+/**
  * GetMessageRequest names one entry.
  *
  * @generated from message tidings.v1.GetMessageRequest
@@ -209,7 +252,7 @@ export type GetMessageRequest = Message<"tidings.v1.GetMessageRequest"> & {
  * Use `create(GetMessageRequestSchema)` to create a new message.
  */
 export const GetMessageRequestSchema: GenMessage<GetMessageRequest> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message_service, 4);
+  messageDesc(file_tidings_v1_message_service, 6);
 
 /**
  * GetMessageResponse is one entry.
@@ -237,7 +280,7 @@ export type GetMessageResponse = Message<"tidings.v1.GetMessageResponse"> & {
  * Use `create(GetMessageResponseSchema)` to create a new message.
  */
 export const GetMessageResponseSchema: GenMessage<GetMessageResponse> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message_service, 5);
+  messageDesc(file_tidings_v1_message_service, 7);
 
 /**
  * HistoryOrder is the direction of a listing.
@@ -335,6 +378,28 @@ export const MessageService: GenService<{
     methodKind: "unary";
     input: typeof ListReactionsRequestSchema;
     output: typeof ListReactionsResponseSchema;
+  },
+  /**
+   * SetPin pins a message, or ends that. What is no message, deleted, or not for the caller to read, is NOT_FOUND
+   * (MESSAGE_NOT_FOUND). A conversation has at most 50 pinned messages, otherwise FAILED_PRECONDITION (PIN_LIMIT). A message that
+   * is deleted for all is pinned no more.
+   *
+   * @generated from rpc tidings.v1.MessageService.SetPin
+   */
+  setPin: {
+    methodKind: "unary";
+    input: typeof SetPinRequestSchema;
+    output: typeof SetPinResponseSchema;
+  },
+  /**
+   * ListPins lists the pinned messages that the caller may read. Only for members; to others it is NOT_FOUND.
+   *
+   * @generated from rpc tidings.v1.MessageService.ListPins
+   */
+  listPins: {
+    methodKind: "unary";
+    input: typeof ListPinsRequestSchema;
+    output: typeof ListPinsResponseSchema;
   },
   /**
    * ListHistory lists the entries of a conversation, or of the caller's inbox, in either direction from any position.
