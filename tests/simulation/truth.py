@@ -27,7 +27,7 @@ from .violation import Violation
 
 OPEN = 1 << 62
 _DIRECT = 1
-_IN_DIRECT = ("message", "message_edited", "message_deleted", "reaction_set")
+_IN_DIRECT = ("message", "message_edited", "message_deleted", "reaction_set", "message_pinned")
 
 
 @dataclass(slots=True)
