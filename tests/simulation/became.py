@@ -8,9 +8,11 @@ from google.protobuf.message import Message
 
 from tidings.v1 import entry_pb2, message_pb2
 
-from .rules import DELETE_OTHERS, may
+from .rules import DELETE_OTHERS, MENTION_ALL, may
 from .truth import OPEN, Log
 from .violation import Violation
+
+_DIRECT = 1
 
 CHANGES = ("message_edited", "message_deleted", "reaction_set", "message_pinned")
 """The kinds of entries that are about a message, each with its position as `seq`."""
@@ -63,6 +65,9 @@ def decided(log: Log, entry: entry_pb2.Entry, where: str) -> None:
     content = entry.message if kind == "message" else entry.message_edited.content
     if content.reply_to_message_id and not answerable(log, user, content, log.head):
         raise Violation("decision", f"{where}: {user} may not reply to what it replies to")
+    everybody = any(mention.everybody for mention in content.mentions)
+    if everybody and (log.kind == _DIRECT or not may(log, user, MENTION_ALL)):
+        raise Violation("decision", f"{where}: {user} may not mention everybody")
     if kind not in CHANGES:
         return
     seq = about(entry)
@@ -95,6 +100,23 @@ def answerable(log: Log, user: str, content: message_pb2.MessageContent, end: in
         and log.visible(user, entry.seq)
         for entry in log.entries[:end]
     )
+
+
+def unread_mentions(log: Log, user: str, after: int) -> int:
+    """How many messages after a position mention a user by what they say now, those of the user's own excepted."""
+    gone = erased(log, log.head)
+    found = 0
+    for entry in log.entries[after:]:
+        if entry.WhichOneof("body") != "message" or entry.user_id == user or entry.seq in gone:
+            continue
+        edits = [
+            e.message_edited.content
+            for e in log.entries[entry.seq :]
+            if e.WhichOneof("body") == "message_edited" and about(e) == entry.seq
+        ]
+        mentions = (edits[-1] if edits else entry.message).mentions
+        found += any(mention.everybody or mention.user_id == user for mention in mentions)
+    return found
 
 
 def state_at(log: Log, seq: int, end: int, user: str = "") -> message_pb2.MessageState | None:

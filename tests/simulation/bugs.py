@@ -30,6 +30,7 @@ from tidings_server.messaging import (
     forwarding,
     intents,
     lookup,
+    mentions,
     message_states,
     proposals,
     receipts,
@@ -371,6 +372,12 @@ BUGS = {
             "a change of a message is not folded into its overlay by whoever loads the conversation after a crash",
             _lost_overlay_effect,
             200,
+        ),
+        Bug(
+            "mention-stays",
+            "a mention that an edit or a deletion takes away is still counted",
+            lambda: changed(mentions, "mention_rows", "for user in gone", "for user in gone[:0]"),
+            60,
         ),
         Bug(
             "no-states-before-what-is-passed-over",

@@ -8,7 +8,7 @@ from tidings import Client, MemberRole, MessageFold, TidingsError
 from tidings._ids import id_time_ms
 from tidings.v1 import chat_service_pb2, message_pb2
 
-from .became import erased, without_content
+from .became import erased, unread_mentions, without_content
 from .rules import FLAGS, TEXTS, settings_at
 from .sdk_device import SdkDevice
 from .truth import OPEN
@@ -124,6 +124,7 @@ class Quiet:
                 *(settings_at(log, log.head)[name] for name in (*TEXTS, *FLAGS)),
                 {tuple(right) for right in log.settings["rights"]},
                 read,
+                min(unread_mentions(log, user, max(read, stay.first - 1)), 100),
                 log.ordinal - max(stay.before, messages),
             )
             got = (
@@ -134,6 +135,7 @@ class Quiet:
                 *(getattr(conversation, name) for name in (*TEXTS, *FLAGS)),
                 {(one.role, one.right, one.allowed) for one in conversation.rights},
                 conversation.read_seq,
+                conversation.unread_mention_count,
                 conversation.unread_count,
             )
             if got != expected:
@@ -141,6 +143,9 @@ class Quiet:
             counted = unread.counts.get(name)
             if (counted.unread_count if counted else 0) != expected[-1]:
                 raise Violation("I12", f"{user} has {counted} unread of {expected[-1]} in {name}")
+            mentions = counted.unread_mention_count if counted else 0
+            if mentions != expected[-2]:
+                raise Violation("I12", f"{user} has {mentions} unread mentions in {name}")
             members = {m.user_id: m.role async for m in client.members(name, page_size=2)}
             if list(members) != log.members() or members != log.roles:
                 raise Violation("I12", f"{name} has {members}, the log says {log.roles}")

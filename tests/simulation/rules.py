@@ -20,6 +20,7 @@ _RANKS: list[int] = [
     OWNER,
 ]
 PIN = 20
+MENTION_ALL = 21
 _NEEDS = {
     "message": 2,
     "message_edited": 3,
@@ -53,6 +54,7 @@ _LEAST = {
     16: 4,
     17: 3,
     PIN: 1,
+    MENTION_ALL: 4,
 }
 """The lowest rank that has a right, where nothing else is said."""
 _SETTING_NEEDS = {"frozen": _FREEZE, "rights": _SET_RIGHTS}

@@ -20,6 +20,7 @@ from tidings import (
     HistoryOrder,
     Member,
     MemberRole,
+    Mention,
     RightOverride,
     TidingsError,
 )
@@ -240,7 +241,12 @@ class SdkDevice:
             number = len(data.said) + 1
             text = f"{self.name}.{number}"
             said = data.said[text] = Said(conversation, text, number)
-            handle = await client.send(conversation, text, reply_to=self._answered(conversation))
+            handle = await client.send(
+                conversation,
+                text,
+                reply_to=self._answered(conversation),
+                mentions=self._mentioned(conversation, text),
+            )
             said.kept = True
             data.by_id[handle.message_id] = said
 
@@ -254,6 +260,17 @@ class SdkDevice:
             return rng.choice(held)
         everywhere = [message_id for message_id, said in self.data.by_id.items() if not said.failed]
         return rng.choice(everywhere) if everywhere else None
+
+    def _mentioned(self, conversation: str, text: str) -> list[Mention]:
+        """Whom a text mentions; now and then somebody who is no member, or everybody."""
+        rng = self._rng
+        if rng.random() < 0.7:
+            return []
+        log = self._judge.truth.logs.get(conversation)
+        known = sorted(log.stays) if log is not None else []
+        places = rng.sample(range(len(text)), min(rng.choice((1, 1, 2)), len(text)))
+        whom = [None, *known, self.user, "nobody"]
+        return [Mention(at, at + 1, rng.choice(whom)) for at in sorted(places)]
 
     def call_on(self, what: str, conversation: str, users: list[str]) -> None:
         """Begins a unary operation."""
@@ -389,7 +406,9 @@ class SdkDevice:
             return
         for _ in range(rng.choice((1, 1, 1, 4))):
             self._edits += 1
-            await client.edit_message(conversation, seq, f"{self.name} edits {self._edits}")
+            text = f"{self.name} edits {self._edits}"
+            mentions = self._mentioned(conversation, text)
+            await client.edit_message(conversation, seq, text, mentions=mentions)
 
 
 class _Transport:

@@ -43,7 +43,7 @@ MORE = {
         Right.POST_FROZEN,
         Right.INVITE,
     },
-    Role.OWNER: {Right.SET_RIGHTS},
+    Role.OWNER: {Right.SET_RIGHTS, Right.MENTION_ALL},
 }
 FIXED = {
     Right.ADD_MEMBERS,

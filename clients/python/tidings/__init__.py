@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         UnknownEntry,
     )
     from .folding import FoldedMessage, MessageFold
+    from .mentions import Mention, mentions_in
     from .models import (
         Availability,
         Conversation,
@@ -137,6 +138,7 @@ __all__ = [
     "MemberRoleSet",
     "MembersAdded",
     "MemoryStateStore",
+    "Mention",
     "Message",
     "MessageChange",
     "MessageDeleted",
@@ -176,6 +178,7 @@ __all__ = [
     "UnknownEntry",
     "Unread",
     "UnreadCount",
+    "mentions_in",
 ]
 
 _MODULES = {
@@ -194,6 +197,7 @@ _MODULES = {
     "_tokens": ("TokenProvider",),
     "_transport": ("Connection", "ConnectionLost", "EndOfStream", "Transport"),
     "folding": ("FoldedMessage", "MessageFold"),
+    "mentions": ("Mention", "mentions_in"),
     "models": (
         "Availability",
         "Conversation",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from . import _convert, events, models
 from ._conversation_calls import ConversationOperations
 from .errors import InvalidArgument
+from .mentions import Mention, to_wire
 from .v1 import (
     message_pb2,
     message_service_pb2,
@@ -120,6 +121,7 @@ class Operations(ConversationOperations):
         text: str,
         *,
         reply_to: str | None = None,
+        mentions: Sequence[Mention] = (),
         request_id: str | None = None,
     ) -> int:
         """Give an own message another text; returns the position of the edit.
@@ -129,6 +131,7 @@ class Operations(ConversationOperations):
             seq: The position of the message.
             text: What it is to say, as in `Client.send`.
             reply_to: The id of the message that it is to reply to: the edit replaces that as well.
+            mentions: Who is mentioned in it: the edit replaces them as well.
             request_id: A UUIDv7 that names the request, to repeat it over restarts; made here if not given.
         """
         answer = await self._call(
@@ -137,7 +140,11 @@ class Operations(ConversationOperations):
                 conversation_id=conversation_id,
                 request_id=request_id or self._new_id(),
                 seq=seq,
-                content=message_pb2.MessageContent(text=text, reply_to_message_id=reply_to or ""),
+                content=message_pb2.MessageContent(
+                    text=text,
+                    reply_to_message_id=reply_to or "",
+                    mentions=to_wire(text, mentions),
+                ),
             ),
             message_pb2.EditMessageResponse.FromString,
         )
@@ -291,10 +298,14 @@ class Operations(ConversationOperations):
             answer.total,
             {
                 count.conversation_id: models.UnreadCount(
-                    count.conversation_id, count.unread_count, count.read_seq
+                    count.conversation_id,
+                    count.unread_count,
+                    count.read_seq,
+                    count.unread_mention_count,
                 )
                 for count in answer.counts
             },
+            answer.total_mentions,
         )
 
     # Presence

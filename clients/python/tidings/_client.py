@@ -7,7 +7,7 @@ import copy
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import Message as ProtoMessage
@@ -32,6 +32,7 @@ from .errors import (
     Unavailable,
 )
 from .events import ConnectionState, ConnectionStatus, Event, MessagePending, MessageSent
+from .mentions import Mention, to_wire
 from .v1 import message_pb2
 
 if TYPE_CHECKING:
@@ -292,7 +293,12 @@ class Client(Operations):
     # Sending
 
     async def send(
-        self, conversation_id: str, text: str, *, reply_to: str | None = None
+        self,
+        conversation_id: str,
+        text: str,
+        *,
+        reply_to: str | None = None,
+        mentions: Sequence[Mention] = (),
     ) -> SendHandle:
         """Queue a message; it returns once the message is durable in the outbox and so will be sent, once and in order.
 
@@ -300,9 +306,10 @@ class Client(Operations):
             conversation_id: The conversation.
             text: From 1 to 16,384 bytes of UTF-8; delivered exactly as it is.
             reply_to: The id of the message that it replies to.
+            mentions: Who is mentioned, in the order of the text, without overlaps; see `mentions_in`.
 
         Raises:
-            InvalidArgument: The text is empty or too long, or no valid Unicode.
+            InvalidArgument: The text is empty or too long, or no valid Unicode, or a mention lies outside of it.
             ResourceExhausted: The outbox is full.
             StateError: The outbox can't be written.
             ClientClosed: The client is closed.
@@ -325,7 +332,9 @@ class Client(Operations):
             )
         if len(core.outbox) >= self.config.max_queued_messages:
             raise ResourceExhausted(f"the outbox holds {len(core.outbox)} messages already")
-        content = message_pb2.MessageContent(text=text, reply_to_message_id=reply_to or "")
+        content = message_pb2.MessageContent(
+            text=text, reply_to_message_id=reply_to or "", mentions=to_wire(text, mentions)
+        )
         handles: list[SendHandle] = []
 
         def made(item: Outgoing) -> None:

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from . import events, models
 from .errors import Code, TidingsError, error_for
+from .mentions import from_wire
 from .v1 import (
     conversation_pb2,
     entry_pb2,
@@ -119,6 +120,7 @@ def conversation_of(conversation: conversation_pb2.Conversation) -> models.Conve
         join_seq=conversation.join_seq,
         read_seq=conversation.read_seq,
         unread_count=conversation.unread_count,
+        unread_mention_count=conversation.unread_mention_count,
         description=conversation.description,
         picture=conversation.picture,
         custom_data=conversation.custom_data,
@@ -172,6 +174,7 @@ def state_of(state: message_pb2.MessageState) -> events.MessageState:
         as_of=state.as_of,
         text=state.content.text if edited else None,
         reply_to=(state.content.reply_to_message_id or None) if edited else None,
+        mentions=from_wire(state.content),
         edit_seqs=tuple(state.edit_seqs),
         edit_time=time_of(state.edit_time) if state.HasField("edit_time") else None,
         deleted=state.deleted,
@@ -216,6 +219,7 @@ def entry_of(
             entry_id=entry_id,
             text=message.text,
             reply_to=message.reply_to_message_id or None,
+            mentions=from_wire(message),
             own=sender == user_id,
             state=state_of(state) if state is not None else None,
             erased=entry.erased,
@@ -233,6 +237,7 @@ def entry_of(
             message_seq=edited.seq,
             text=edited.content.text,
             reply_to=edited.content.reply_to_message_id or None,
+            mentions=from_wire(edited.content),
             erased=entry.erased,
         )
     if body == "message_deleted":

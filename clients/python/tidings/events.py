@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from .errors import TidingsError
+from .mentions import Mention
 from .models import ConversationKind, Member, MemberRole, RightOverride
 
 __all__ = [
@@ -83,6 +84,7 @@ class MessageState:
         as_of: The position up to which it is folded.
         text: What the message says now; None when it was never edited, or is deleted.
         reply_to: The id of the message that it replies to now, or None.
+        mentions: Who is mentioned now, where it was edited.
         edit_seqs: The positions of the entries that edited it, ascending.
         edit_time: When it was last edited, in UTC, or None.
         deleted: Whether it was deleted for all.
@@ -96,6 +98,7 @@ class MessageState:
     as_of: int
     text: str | None = None
     reply_to: str | None = None
+    mentions: tuple[Mention, ...] = ()
     edit_seqs: tuple[int, ...] = ()
     edit_time: datetime | None = None
     deleted: bool = False
@@ -111,6 +114,7 @@ class Message(LogEntry):
     Attributes:
         text: The text, exactly as it was sent.
         reply_to: The id of the message that it replies to, or None.
+        mentions: Who is mentioned, in the order of the text.
         own: Whether the own user sent it, from whichever device.
         state: What became of it, when it was fetched and something happened to it; otherwise None. On the stream it is
             None: what happens to the message follows.
@@ -122,6 +126,7 @@ class Message(LogEntry):
     own: bool
     state: MessageState | None = None
     erased: bool = False
+    mentions: tuple[Mention, ...] = ()
 
     @property
     def message_id(self) -> str:
@@ -137,6 +142,7 @@ class MessageEdited(LogEntry):
         message_seq: The position of the message. It may be one that was never seen here.
         text: What it says from here on.
         reply_to: The id of the message that it replies to from here on, or None.
+        mentions: Who is mentioned from here on.
         erased: Whether its content is gone, because the message was deleted for all. The text is empty then.
     """
 
@@ -144,6 +150,7 @@ class MessageEdited(LogEntry):
     text: str
     reply_to: str | None
     erased: bool = False
+    mentions: tuple[Mention, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from .events import (
     MessageState,
     ReactionSet,
 )
+from .mentions import Mention
 
 __all__ = ["FoldedMessage", "MessageFold"]
 
@@ -43,6 +44,11 @@ class FoldedMessage:
     def reply_to(self) -> str | None:
         """The id of the message that it replies to now, or None."""
         return self.message.reply_to if self.state.text is None else self.state.reply_to
+
+    @property
+    def mentions(self) -> tuple[Mention, ...]:
+        """Who is mentioned now, in the order of the text."""
+        return self.message.mentions if self.state.text is None else self.state.mentions
 
     @property
     def deleted(self) -> bool:
@@ -165,6 +171,7 @@ def _folded(held: FoldedMessage, change: MessageChange) -> FoldedMessage:
             as_of=change.seq,
             text=change.text,
             reply_to=change.reply_to,
+            mentions=change.mentions,
             edit_seqs=(*state.edit_seqs, change.seq),
             edit_time=change.time,
         )
@@ -183,6 +190,7 @@ def _folded(held: FoldedMessage, change: MessageChange) -> FoldedMessage:
             as_of=change.seq,
             text=None,
             reply_to=None,
+            mentions=(),
             deleted=True,
             reactions=(),
             own_reaction="",
@@ -208,4 +216,5 @@ def _without_erased(held: FoldedMessage) -> FoldedMessage:
     """A message, without its content when it is deleted."""
     if not held.state.deleted:
         return held
-    return FoldedMessage(replace(held.message, text="", reply_to=None, erased=True), held.state)
+    bare = replace(held.message, text="", reply_to=None, mentions=(), erased=True)
+    return FoldedMessage(bare, held.state)

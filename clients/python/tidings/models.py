@@ -80,6 +80,7 @@ class ConversationRight(_OpenEnum):
     SET_RIGHTS = 16
     INVITE = 17
     PIN = 20
+    MENTION_ALL = 21
 
 
 class ScaleClass(_OpenEnum):
@@ -157,6 +158,7 @@ class Conversation:
         join_seq: The first position that the caller may read.
         read_seq: How far the caller has read, over all devices; 0 when nothing was read.
         unread_count: The messages after read_seq.
+        unread_mention_count: How many of them mention the caller or everybody, 100 standing for as many or more.
         description: What it is for.
         picture: A URL, or the id of a medium.
         custom_data: Data of an integrator.
@@ -184,6 +186,7 @@ class Conversation:
     frozen: bool = False
     rights: tuple[RightOverride, ...] = ()
     history_for_newcomers: bool = False
+    unread_mention_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +212,14 @@ class UnreadCount:
         conversation_id: The conversation.
         unread_count: The messages after the read mark.
         read_seq: The caller's read mark.
+        unread_mention_count: How many of the messages mention the caller or everybody, 100 standing for as many or
+            more; not told by `mark_read`.
     """
 
     conversation_id: str
     unread_count: int
     read_seq: int
+    unread_mention_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +229,12 @@ class Unread:
     Attributes:
         total: The sum over all the conversations asked for.
         counts: One for each conversation with at least one unread message, by conversation id.
+        total_mentions: The sum of their unread mentions.
     """
 
     total: int
     counts: dict[str, UnreadCount]
+    total_mentions: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,6 +116,7 @@ def _conversation(v: c.ConversationView) -> conversation_pb2.Conversation:
         join_seq=v.join_seq,
         read_seq=v.read_seq,
         unread_count=v.unread_count,
+        unread_mention_count=v.unread_mention_count,
         description=v.description,
         picture=v.picture,
         custom_data=v.custom_data,
@@ -197,10 +198,12 @@ def _response_unread(r: c.UnreadGot) -> Message:
                 conversation_id=u.conversation_id,
                 unread_count=u.unread_count,
                 read_seq=u.read_seq,
+                unread_mention_count=u.unread_mention_count,
             )
             for u in r.counts
         ],
         total=sum(u.unread_count for u in r.counts),
+        total_mentions=sum(u.unread_mention_count for u in r.counts),
     )
 
 

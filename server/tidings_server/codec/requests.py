@@ -28,6 +28,7 @@ from ..core.limits import Limits
 from ..core.records import record
 from ..errors import DomainError, Reason, invalid
 from . import admin, fields
+from .contents import check_mentions
 from .settings import MAX_BYTES, read_settings
 
 MAX_WINDOW = 8192
@@ -259,6 +260,7 @@ class RequestReader:
             )
         if content.reply_to_message_id:
             fields.change_id("content.reply_to_message_id", content.reply_to_message_id)
+        check_mentions(content)
         return content.SerializeToString()
 
     def _list_history(self, r: message_service_pb2.ListHistoryRequest) -> c.ListHistory:

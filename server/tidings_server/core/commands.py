@@ -405,6 +405,7 @@ class ConversationView:
     frozen: bool = False
     rights: tuple[RightOverride, ...] = ()
     history_for_newcomers: bool = False
+    unread_mention_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,6 +494,7 @@ class UnreadCount:
     conversation_id: str
     unread_count: int
     read_seq: int
+    unread_mention_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

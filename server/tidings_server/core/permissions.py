@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from ..errors import DomainError, Reason, conversation_not_found
+from .contents import Content
 from .entries import ConversationKind, Role
 from .memberships import Membership
 from .state import ConversationState
@@ -31,6 +32,7 @@ class Right(IntEnum):
     SET_RIGHTS = 16
     INVITE = 17
     PIN = 20
+    MENTION_ALL = 21
 
     @property
     def words(self) -> str:
@@ -46,6 +48,7 @@ _WORDS = {
     Right.FREEZE: "freeze the conversation",
     Right.SET_RIGHTS: "change rights",
     Right.PIN: "pin messages",
+    Right.MENTION_ALL: "mention everybody",
 }
 
 RANKS = (Role.GUEST, Role.MEMBER, Role.MODERATOR, Role.ADMIN, Role.OWNER)
@@ -72,6 +75,7 @@ FIRST_ROLE: dict[Right, Role] = {
     Right.POST_FROZEN: Role.ADMIN,
     Right.SET_RIGHTS: Role.OWNER,
     Right.INVITE: Role.ADMIN,
+    Right.MENTION_ALL: Role.OWNER,
 }
 """The lowest role that has a right, where a conversation says nothing else; those above it have it too."""
 
@@ -163,6 +167,12 @@ def check_message(
     other = _FOR_OTHERS[right]
     if other is None or not has(state, membership, other):
         raise _missing(f"The caller has only the right to {right.words}.")
+
+
+def check_content(state: ConversationState, membership: Membership, content: Content) -> None:
+    """Whether a member who may write may say this. Raises RIGHT_MISSING."""
+    if content.everybody and not has(state, membership, Right.MENTION_ALL):
+        raise _missing(f"The caller has no right to {Right.MENTION_ALL.words}.")
 
 
 def check_rank(membership: Membership, role: Role) -> None:

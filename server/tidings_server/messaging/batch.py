@@ -37,8 +37,8 @@ MAX_PENDING = 16
 
 @dataclass(slots=True)
 class Batch:
-    """One commit: the append, the proposals in it with their positions, and the entries that change
-    the state.
+    """One commit: the append, the proposals in it with their positions, and the entries that have
+    effects outside the log.
     """
 
     append: Append
@@ -71,12 +71,13 @@ def build(
     size = flags = 0
     pending = state.pending
     # Those that are accepted leave the queue at the end: a fault on the way forgets nobody.
-    while len(parts) < min(room, len(queue)) and size < MAX_PAGE_BYTES and not changes:
+    ended = False
+    while len(parts) < min(room, len(queue)) and size < MAX_PAGE_BYTES and not ended:
         proposal = queue[len(parts)]
         raw = proposal.id.raw
         if raw in taken or not _known(state, proposal) or not _after_known(state, proposal, taken):
             break
-        if proposal.changes_state and len(pending) >= MAX_PENDING:
+        if proposal.has_effects and len(pending) >= MAX_PENDING:
             break
         refusal: DomainError | None = None
         body: Body | None = None
@@ -98,12 +99,13 @@ def build(
             ordinal += 1
         else:
             flags |= _flags(state, seq, body)
-            if proposal.changes_state:
-                # A change of the state ends its page: what follows is decided on the state after it.
-                changes.append(
-                    Entry(state.log, seq, ordinal, proposal.id.text, proposal.user_id, stamp, body)
-                )
-                pending = (*pending, seq)
+            # A change of the state ends its page: what follows is decided on the state after it.
+            ended = proposal.changes_state
+        if proposal.has_effects:
+            changes.append(
+                Entry(state.log, seq, ordinal, proposal.id.text, proposal.user_id, stamp, body)
+            )
+            pending = (*pending, seq)
         part = encoder.encode(seq, ordinal, proposal.id.text, proposal.user_id, body)
         parts.append(part)
         ids.append(raw)

@@ -39,6 +39,7 @@ from .conversation_changes import Ban, Mute, SetRoles, Update, transferred
 from .invitations import Invite, Join
 from .log_state import LogView
 from .lookup import read_entry
+from .mentions import count_unread
 from .proposals import Add, Create, Remove, Submits, commit, created
 from .sequencer import Sequencer
 
@@ -280,6 +281,12 @@ class Conversations:
             if membership.current
             else 0
         )
+        mentions = 0
+        if unread > 0:
+            await self._sequencer.folded(log)
+            mentions = await count_unread(
+                self._store, log, user, receipt.read_seq, membership.join_seq
+            )
         update_ms, told = view.stamp, state
         if membership.last_visible is not None:
             # That it lives on is nothing for who is a member no more.
@@ -300,6 +307,7 @@ class Conversations:
             join_seq=membership.intervals[-1].first_seq,
             read_seq=receipt.read_seq,
             unread_count=max(unread, 0),
+            unread_mention_count=mentions,
             description=told.description,
             picture=told.picture,
             custom_data=told.custom_data,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import structlog
 
-from ..core.entries import MESSAGE_CHANGES, Entry, UnknownBody
+from ..core.entries import MESSAGE_CHANGES, Entry, MessagePosted, UnknownBody
 from ..core.state import ConversationState
 from ..errors import DomainError
 from ..storage.base import Store, StoreUnavailable
@@ -25,6 +25,7 @@ Effects = Callable[[str, Entry, ConversationState], Awaitable[None]]
 """Writes what one change of a log brings about outside it. It may be called again for the same change. Raises
 StoreUnavailable and DomainError.
 """
+OF_MESSAGES = (MessagePosted, *MESSAGE_CHANGES)
 EFFECTS_WITHIN_S = 2.0
 """How long whoever asked for a change waits for its effects: it is durable, and they will be written."""
 _RETRY_FIRST_S = 0.01
@@ -35,7 +36,7 @@ def by_kind(memberships: Effects, messages: Effects) -> Effects:
     """The effects of changes of memberships and of messages."""
 
     async def write(log: str, change: Entry, conversation: ConversationState) -> None:
-        effects = messages if isinstance(change.body, MESSAGE_CHANGES) else memberships
+        effects = messages if isinstance(change.body, OF_MESSAGES) else memberships
         await effects(log, change, conversation)
 
     return write
@@ -63,7 +64,7 @@ class EffectWriter:
             self._write(entry, entry.state.conversation, batch.changes, told, entry.effects)
         )
         entry.effects = task
-        if any(isinstance(change.body, MESSAGE_CHANGES) for change in batch.changes):
+        if any(isinstance(change.body, OF_MESSAGES) for change in batch.changes):
             entry.folding = task
         if self._intents is not None:
             self._intents.hold(entry.name, task)

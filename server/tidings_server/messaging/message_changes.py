@@ -18,7 +18,7 @@ from ..core.entries import (
 )
 from ..core.memberships import Membership
 from ..core.overlays import MAX_EDITS, MAX_REACTIONS, Overlay
-from ..core.permissions import Right, check, check_message
+from ..core.permissions import Right, check, check_content, check_message
 from ..core.records import record
 from ..core.state import MAX_PINS, ConversationState
 from ..errors import DomainError, Reason, message_not_found
@@ -75,6 +75,7 @@ class ChangeMessage(Proposal):
         ):
             raise message_not_found("seq")
         check_message(state, membership, self.right, entry.user_id)
+        check_content(state, membership, self.says)
         return self.changed(target.overlay or Overlay(self.seq, 0))
 
     @abstractmethod

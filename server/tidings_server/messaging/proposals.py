@@ -25,7 +25,7 @@ from ..core.entries import (
     Role,
 )
 from ..core.memberships import Membership
-from ..core.permissions import Right, check, check_owner_stays, check_rank
+from ..core.permissions import Right, check, check_content, check_owner_stays, check_rank
 from ..core.records import record
 from ..core.state import ConversationState
 from ..errors import DomainError, Reason
@@ -74,6 +74,8 @@ class Proposal(ABC):
     )
 
     changes_state = True
+    has_effects = True
+    """Whether it brings about something outside its log."""
     reads = False
     """Whether `read` has something to do."""
     says = PLAIN
@@ -160,7 +162,7 @@ async def commit(submits: Submits, make: Callable[[Done], Proposal]) -> Committe
 class PostMessage(Proposal):
     """A message."""
 
-    __slots__ = ("content", "says")
+    __slots__ = ("content", "has_effects", "says")
     changes_state = False
     id_field = "message_id"
 
@@ -176,6 +178,7 @@ class PostMessage(Proposal):
         super().__init__(log, change_id, user_id, done, after)
         self.content = content
         self.says = read_content(content)
+        self.has_effects = self.says.mentions
 
     def asked(self) -> Body:
         """See `Proposal`."""
@@ -185,7 +188,8 @@ class PostMessage(Proposal):
         self, state: ConversationState, memberships: dict[str, Membership | None]
     ) -> Body | None:
         """See `Proposal`."""
-        check(state, memberships[self.user_id], Right.POST, self.stamp)
+        membership = check(state, memberships[self.user_id], Right.POST, self.stamp)
+        check_content(state, membership, self.says)
         return self.asked()
 
     def same_as(self, body: Body) -> bool:
@@ -354,7 +358,7 @@ class NoteInInbox(Proposal):
     """
 
     __slots__ = ("body",)
-    changes_state = False
+    changes_state = has_effects = False
 
     def __init__(self, log: str, change_id: ChangeId, user_id: str, done: Done, body: Body) -> None:
         super().__init__(log, change_id, user_id, done)

@@ -24,6 +24,7 @@ from ..core.state import GROUP_MEMBERS, SMALL_MEMBERS
 from ..storage.base import Receipt, Store
 from ..storage.tail_cache import TailCache
 from .log_state import LogView
+from .mentions import count_unread
 from .sequencer import Sequencer
 
 
@@ -97,8 +98,13 @@ class Receipts:
                 continue
             receipt = receipts.get(log, Receipt(log, user))
             unread = head.ordinal - max(receipt.read_ordinal, membership.intervals[-1].join_ordinal)
-            if unread > 0:
-                counts.append(UnreadCount(log, unread, receipt.read_seq))
+            if unread <= 0:
+                continue
+            await self._sequencer.folded(log)
+            mentions = await count_unread(
+                self._store, log, user, receipt.read_seq, membership.join_seq
+            )
+            counts.append(UnreadCount(log, unread, receipt.read_seq, mentions))
         return UnreadGot(tuple(counts))
 
     async def _member(self, caller: Principal, log: str) -> LogView:

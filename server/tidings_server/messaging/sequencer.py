@@ -25,7 +25,7 @@ from ..errors import DomainError, Reason, outcome_unknown, store_unavailable
 from ..storage.base import APPLIED, Conflict, Outcome, Store, StoreUnavailable
 from ..telemetry.counters import Counters
 from ..telemetry.tracing import NO_TRACER, Span, Tracer
-from .batch import Batch, build, decide
+from .batch import MAX_PENDING, Batch, build, decide
 from .effect_writing import Effects, EffectWriter
 from .intents import Intents
 from .log_queue import LogQueue as _Log
@@ -356,6 +356,8 @@ class Sequencer:
                 return
             if proposal.says.reply_to is not None:
                 await look_up_replies(self._store, state, entry.queue)
+            if proposal.has_effects and len(state.pending) >= MAX_PENDING:
+                await self._effects_written(entry)
             if proposal.changes_state:
                 if proposal.reads:
                     await self._effects_written(entry)

@@ -154,6 +154,8 @@ class _ConversationRightEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Con
     """To make invitations, and take them back. ADMIN."""
     CONVERSATION_RIGHT_PIN: _ConversationRight.ValueType  # 20
     """To pin messages. MEMBER."""
+    CONVERSATION_RIGHT_MENTION_ALL: _ConversationRight.ValueType  # 21
+    """To mention everybody. OWNER."""
 
 class ConversationRight(_ConversationRight, metaclass=_ConversationRightEnumTypeWrapper):
     """ConversationRight is something that a member may be allowed to do. By default a role has the rights of all roles below it, and those
@@ -198,6 +200,8 @@ CONVERSATION_RIGHT_INVITE: ConversationRight.ValueType  # 17
 """To make invitations, and take them back. ADMIN."""
 CONVERSATION_RIGHT_PIN: ConversationRight.ValueType  # 20
 """To pin messages. MEMBER."""
+CONVERSATION_RIGHT_MENTION_ALL: ConversationRight.ValueType  # 21
+"""To mention everybody. OWNER."""
 Global___ConversationRight: _TypeAlias = ConversationRight  # noqa: Y015
 
 @_typing.final
@@ -263,6 +267,7 @@ class Conversation(_message.Message):
     FROZEN_FIELD_NUMBER: _builtins.int
     RIGHTS_FIELD_NUMBER: _builtins.int
     HISTORY_FOR_NEWCOMERS_FIELD_NUMBER: _builtins.int
+    UNREAD_MENTION_COUNT_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The id, a UUID in lower-case text form."""
     kind: Global___ConversationKind.ValueType
@@ -297,6 +302,10 @@ class Conversation(_message.Message):
     """Whether it is frozen. See ConversationSettings."""
     history_for_newcomers: _builtins.bool
     """Whether those who join may read what came before. See ConversationSettings."""
+    unread_mention_count: _builtins.int
+    """How many of the messages after read_seq mention the caller or everybody, by what they say now, own messages excepted. At most 100
+    are counted: 100 stands for as many or more.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -331,10 +340,11 @@ class Conversation(_message.Message):
         frozen: _builtins.bool = ...,
         rights: _abc.Iterable[Global___RightOverride] | None = ...,
         history_for_newcomers: _builtins.bool = ...,
+        unread_mention_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "custom_data", b"custom_data", "description", b"description", "frozen", b"frozen", "head_seq", b"head_seq", "history_for_newcomers", b"history_for_newcomers", "join_seq", b"join_seq", "kind", b"kind", "member_count", b"member_count", "peer_user_id", b"peer_user_id", "picture", b"picture", "read_seq", b"read_seq", "rights", b"rights", "role", b"role", "scale_class", b"scale_class", "title", b"title", "unread_count", b"unread_count", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "custom_data", b"custom_data", "description", b"description", "frozen", b"frozen", "head_seq", b"head_seq", "history_for_newcomers", b"history_for_newcomers", "join_seq", b"join_seq", "kind", b"kind", "member_count", b"member_count", "peer_user_id", b"peer_user_id", "picture", b"picture", "read_seq", b"read_seq", "rights", b"rights", "role", b"role", "scale_class", b"scale_class", "title", b"title", "unread_count", b"unread_count", "unread_mention_count", b"unread_mention_count", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidings/v1/message.proto\x12\ntidings.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x01\n\x0eMessageContent\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12-\n\x13reply_to_message_id\x18\x02 \x01(\tR\x10replyToMessageIdJ\x04\x08\x03\x10\x10R\x05mediaR\x08mentionsR\x11\x65ncrypted_payloadR\x10\x65ncryption_epochR\x16thread_root_message_idR\x06\x63ustomR\x0e\x66orwarded_fromR\x04poll\"\xf9\x02\n\x0cMessageState\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seq\x12\x13\n\x05\x61s_of\x18\x03 \x01(\x03R\x04\x61sOf\x12\x34\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x1a.tidings.v1.MessageContentR\x07\x63ontent\x12\x1b\n\tedit_seqs\x18\x05 \x03(\x03R\x08\x65\x64itSeqs\x12\x37\n\tedit_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x65\x64itTime\x12\x18\n\x07\x64\x65leted\x18\x07 \x01(\x08R\x07\x64\x65leted\x12\x37\n\treactions\x18\x08 \x03(\x0b\x32\x19.tidings.v1.ReactionCountR\treactions\x12!\n\x0cown_reaction\x18\t \x01(\tR\x0bownReaction\x12\x17\n\x07pin_seq\x18\n \x01(\x03R\x06pinSeq\"A\n\rReactionCount\x12\x1a\n\x08reaction\x18\x01 \x01(\tR\x08reaction\x12\x14\n\x05\x63ount\x18\x02 \x01(\x03R\x05\x63ount\"?\n\x08Reaction\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x1a\n\x08reaction\x18\x02 \x01(\tR\x08reaction\"\xee\x01\n\x12SendMessageRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nmessage_id\x18\x02 \x01(\tR\tmessageId\x12\x34\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x1a.tidings.v1.MessageContentR\x07\x63ontent\x12(\n\x10\x61\x66ter_message_id\x18\x04 \x01(\tR\x0e\x61\x66terMessageIdJ\x04\x08\x05\x10\x10R\x0e\x65xpected_epochR\x0b\x65xpire_timeR\rschedule_time\"d\n\x13SendMessageResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xa4\x01\n\x12\x45\x64itMessageRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x10\n\x03seq\x18\x03 \x01(\x03R\x03seq\x12\x34\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x1a.tidings.v1.MessageContentR\x07\x63ontent\"p\n\x14\x44\x65leteMessageRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x10\n\x03seq\x18\x03 \x01(\x03R\x03seq\"f\n\x15\x44\x65leteMessageResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\x8a\x01\n\x12SetReactionRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x10\n\x03seq\x18\x03 \x01(\x03R\x03seq\x12\x1a\n\x08reaction\x18\x04 \x01(\tR\x08reaction\"d\n\x13SetReactionResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\x81\x01\n\rSetPinRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x10\n\x03seq\x18\x03 \x01(\x03R\x03seq\x12\x16\n\x06pinned\x18\x04 \x01(\x08R\x06pinned\"_\n\x0eSetPinResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"d\n\x13\x45\x64itMessageResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidings/v1/message.proto\x12\ntidings.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x01\n\x0eMessageContent\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12-\n\x13reply_to_message_id\x18\x02 \x01(\tR\x10replyToMessageId\x12/\n\x08mentions\x18\x03 \x03(\x0b\x32\x13.tidings.v1.MentionR\x08mentionsJ\x04\x08\x04\x10\x10R\x05mediaR\x11\x65ncrypted_payloadR\x10\x65ncryption_epochR\x16thread_root_message_idR\x06\x63ustomR\x0e\x66orwarded_fromR\x04poll\"v\n\x07Mention\x12\x14\n\x05start\x18\x01 \x01(\x05R\x05start\x12\x10\n\x03\x65nd\x18\x02 \x01(\x05R\x03\x65nd\x12\x19\n\x07user_id\x18\x03 \x01(\tH\x00R\x06userId\x12\x1e\n\teverybody\x18\x04 \x01(\x08H\x00R\teverybodyB\x08\n\x06target\"\xf9\x02\n\x0cMessageState\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x02 \x01(\x03R\x03seq\x12\x13\n\x05\x61s_of\x18\x03 \x01(\x03R\x04\x61sOf\x12\x34\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x1a.tidings.v1.MessageContentR\x07\x63ontent\x12\x1b\n\tedit_seqs\x18\x05 \x03(\x03R\x08\x65\x64itSeqs\x12\x37\n\tedit_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x65\x64itTime\x12\x18\n\x07\x64\x65leted\x18\x07 \x01(\x08R\x07\x64\x65leted\x12\x37\n\treactions\x18\x08 \x03(\x0b\x32\x19.tidings.v1.ReactionCountR\treactions\x12!\n\x0cown_reaction\x18\t \x01(\tR\x0bownReaction\x12\x17\n\x07pin_seq\x18\n \x01(\x03R\x06pinSeq\"A\n\rReactionCount\x12\x1a\n\x08reaction\x18\x01 \x01(\tR\x08reaction\x12\x14\n\x05\x63ount\x18\x02 \x01(\x03R\x05\x63ount\"?\n\x08Reaction\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x1a\n\x08reaction\x18\x02 \x01(\tR\x08reaction\"\xee\x01\n\x12SendMessageRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nmessage_id\x18\x02 \x01(\tR\tmessageId\x12\x34\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x1a.tidings.v1.MessageContentR\x07\x63ontent\x12(\n\x10\x61\x66ter_message_id\x18\x04 \x01(\tR\x0e\x61\x66terMessageIdJ\x04\x08\x05\x10\x10R\x0e\x65xpected_epochR\x0b\x65xpire_timeR\rschedule_time\"d\n\x13SendMessageResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xa4\x01\n\x12\x45\x64itMessageRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x10\n\x03seq\x18\x03 \x01(\x03R\x03seq\x12\x34\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x1a.tidings.v1.MessageContentR\x07\x63ontent\"p\n\x14\x44\x65leteMessageRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x10\n\x03seq\x18\x03 \x01(\x03R\x03seq\"f\n\x15\x44\x65leteMessageResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\x8a\x01\n\x12SetReactionRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x10\n\x03seq\x18\x03 \x01(\x03R\x03seq\x12\x1a\n\x08reaction\x18\x04 \x01(\tR\x08reaction\"d\n\x13SetReactionResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\x81\x01\n\rSetPinRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x10\n\x03seq\x18\x03 \x01(\x03R\x03seq\x12\x16\n\x06pinned\x18\x04 \x01(\x08R\x06pinned\"_\n\x0eSetPinResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"d\n\x13\x45\x64itMessageResponse\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTimeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,31 +33,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidings.v1.message_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MESSAGECONTENT']._serialized_start=74
-  _globals['_MESSAGECONTENT']._serialized_end=271
-  _globals['_MESSAGESTATE']._serialized_start=274
-  _globals['_MESSAGESTATE']._serialized_end=651
-  _globals['_REACTIONCOUNT']._serialized_start=653
-  _globals['_REACTIONCOUNT']._serialized_end=718
-  _globals['_REACTION']._serialized_start=720
-  _globals['_REACTION']._serialized_end=783
-  _globals['_SENDMESSAGEREQUEST']._serialized_start=786
-  _globals['_SENDMESSAGEREQUEST']._serialized_end=1024
-  _globals['_SENDMESSAGERESPONSE']._serialized_start=1026
-  _globals['_SENDMESSAGERESPONSE']._serialized_end=1126
-  _globals['_EDITMESSAGEREQUEST']._serialized_start=1129
-  _globals['_EDITMESSAGEREQUEST']._serialized_end=1293
-  _globals['_DELETEMESSAGEREQUEST']._serialized_start=1295
-  _globals['_DELETEMESSAGEREQUEST']._serialized_end=1407
-  _globals['_DELETEMESSAGERESPONSE']._serialized_start=1409
-  _globals['_DELETEMESSAGERESPONSE']._serialized_end=1511
-  _globals['_SETREACTIONREQUEST']._serialized_start=1514
-  _globals['_SETREACTIONREQUEST']._serialized_end=1652
-  _globals['_SETREACTIONRESPONSE']._serialized_start=1654
-  _globals['_SETREACTIONRESPONSE']._serialized_end=1754
-  _globals['_SETPINREQUEST']._serialized_start=1757
-  _globals['_SETPINREQUEST']._serialized_end=1886
-  _globals['_SETPINRESPONSE']._serialized_start=1888
-  _globals['_SETPINRESPONSE']._serialized_end=1983
-  _globals['_EDITMESSAGERESPONSE']._serialized_start=1985
-  _globals['_EDITMESSAGERESPONSE']._serialized_end=2085
+  _globals['_MESSAGECONTENT']._serialized_end=310
+  _globals['_MENTION']._serialized_start=312
+  _globals['_MENTION']._serialized_end=430
+  _globals['_MESSAGESTATE']._serialized_start=433
+  _globals['_MESSAGESTATE']._serialized_end=810
+  _globals['_REACTIONCOUNT']._serialized_start=812
+  _globals['_REACTIONCOUNT']._serialized_end=877
+  _globals['_REACTION']._serialized_start=879
+  _globals['_REACTION']._serialized_end=942
+  _globals['_SENDMESSAGEREQUEST']._serialized_start=945
+  _globals['_SENDMESSAGEREQUEST']._serialized_end=1183
+  _globals['_SENDMESSAGERESPONSE']._serialized_start=1185
+  _globals['_SENDMESSAGERESPONSE']._serialized_end=1285
+  _globals['_EDITMESSAGEREQUEST']._serialized_start=1288
+  _globals['_EDITMESSAGEREQUEST']._serialized_end=1452
+  _globals['_DELETEMESSAGEREQUEST']._serialized_start=1454
+  _globals['_DELETEMESSAGEREQUEST']._serialized_end=1566
+  _globals['_DELETEMESSAGERESPONSE']._serialized_start=1568
+  _globals['_DELETEMESSAGERESPONSE']._serialized_end=1670
+  _globals['_SETREACTIONREQUEST']._serialized_start=1673
+  _globals['_SETREACTIONREQUEST']._serialized_end=1811
+  _globals['_SETREACTIONRESPONSE']._serialized_start=1813
+  _globals['_SETREACTIONRESPONSE']._serialized_end=1913
+  _globals['_SETPINREQUEST']._serialized_start=1916
+  _globals['_SETPINREQUEST']._serialized_end=2045
+  _globals['_SETPINRESPONSE']._serialized_start=2047
+  _globals['_SETPINRESPONSE']._serialized_end=2142
+  _globals['_EDITMESSAGERESPONSE']._serialized_start=2144
+  _globals['_EDITMESSAGERESPONSE']._serialized_end=2244
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,7 @@ class MessageContent(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     REPLY_TO_MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    MENTIONS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text in UTF-8. At least 1 and at most 16,384 bytes (the limit is in Welcome); otherwise INVALID_ARGUMENT.
     It is stored and delivered exactly as it was sent, without trimming or normalisation.
@@ -36,19 +37,62 @@ class MessageContent(_message.Message):
     same conversation that the sender may read, otherwise NOT_FOUND (MESSAGE_NOT_FOUND); one that was deleted will do. Readers
     who joined later can't read it, and get MESSAGE_NOT_FOUND when they ask for it.
     """
+    @_builtins.property
+    def mentions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mention]:
+        """Who is mentioned where in the text, in the order of the text and without overlaps. At most 50; otherwise INVALID_ARGUMENT."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         reply_to_message_id: _builtins.str = ...,
+        mentions: _abc.Iterable[Global___Mention] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reply_to_message_id", b"reply_to_message_id", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mentions", b"mentions", "reply_to_message_id", b"reply_to_message_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MessageContent: _TypeAlias = MessageContent  # noqa: Y015
+
+@_typing.final
+class Mention(_message.Message):
+    """Mention says that a part of a text names somebody. The part is given in bytes of the text's UTF-8, whatever a client's own strings
+    are made of; both ends lie between characters. The text is what the sender made it: it need not hold the name.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    EVERYBODY_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    """Where the part begins."""
+    end: _builtins.int
+    """Where it ends: the first byte behind it. More than start, at most the size of the text; otherwise INVALID_ARGUMENT."""
+    user_id: _builtins.str
+    """A user. Whoever is no member of the conversation is not told of it."""
+    everybody: _builtins.bool
+    """Everybody, when true; false is INVALID_ARGUMENT. It takes a right of its own, otherwise PERMISSION_DENIED (RIGHT_MISSING)."""
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+        user_id: _builtins.str = ...,
+        everybody: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["everybody", b"everybody", "target", b"target", "user_id", b"user_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "everybody", b"everybody", "start", b"start", "target", b"target", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["user_id", "everybody"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___Mention: _TypeAlias = Mention  # noqa: Y015
 
 @_typing.final
 class MessageState(_message.Message):

@@ -238,8 +238,11 @@ class GetUnreadResponse(_message.Message):
 
     COUNTS_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    TOTAL_MENTIONS_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     """The sum over all the conversations counted."""
+    total_mentions: _builtins.int
+    """The sum of the unread_mention_count of all of them."""
     @_builtins.property
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnreadCount]:
         """One for each conversation with at least one unread message."""
@@ -249,10 +252,11 @@ class GetUnreadResponse(_message.Message):
         *,
         counts: _abc.Iterable[Global___UnreadCount] | None = ...,
         total: _builtins.int = ...,
+        total_mentions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "total", b"total", "total_mentions", b"total_mentions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -267,22 +271,26 @@ class UnreadCount(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     UNREAD_COUNT_FIELD_NUMBER: _builtins.int
     READ_SEQ_FIELD_NUMBER: _builtins.int
+    UNREAD_MENTION_COUNT_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The conversation."""
     unread_count: _builtins.int
     """The number of messages after the caller's read mark."""
     read_seq: _builtins.int
     """The caller's read mark."""
+    unread_mention_count: _builtins.int
+    """How many of these messages mention the caller or everybody; as in Conversation, at most 100 are counted."""
     def __init__(
         self,
         *,
         conversation_id: _builtins.str = ...,
         unread_count: _builtins.int = ...,
         read_seq: _builtins.int = ...,
+        unread_mention_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "read_seq", b"read_seq", "unread_count", b"unread_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "read_seq", b"read_seq", "unread_count", b"unread_count", "unread_mention_count", b"unread_mention_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

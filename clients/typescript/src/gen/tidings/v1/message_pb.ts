@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tidings/v1/message.proto.
  */
 export const file_tidings_v1_message: GenFile = /*@__PURE__*/
-  fileDesc("Chh0aWRpbmdzL3YxL21lc3NhZ2UucHJvdG8SCnRpZGluZ3MudjEiOwoOTWVzc2FnZUNvbnRlbnQSDAoEdGV4dBgBIAEoCRIbChNyZXBseV90b19tZXNzYWdlX2lkGAIgASgJIpgCCgxNZXNzYWdlU3RhdGUSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEgsKA3NlcRgCIAEoAxINCgVhc19vZhgDIAEoAxIrCgdjb250ZW50GAQgASgLMhoudGlkaW5ncy52MS5NZXNzYWdlQ29udGVudBIRCgllZGl0X3NlcXMYBSADKAMSLQoJZWRpdF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdkZWxldGVkGAcgASgIEiwKCXJlYWN0aW9ucxgIIAMoCzIZLnRpZGluZ3MudjEuUmVhY3Rpb25Db3VudBIUCgxvd25fcmVhY3Rpb24YCSABKAkSDwoHcGluX3NlcRgKIAEoAyIwCg1SZWFjdGlvbkNvdW50EhAKCHJlYWN0aW9uGAEgASgJEg0KBWNvdW50GAIgASgDIi0KCFJlYWN0aW9uEg8KB3VzZXJfaWQYASABKAkSEAoIcmVhY3Rpb24YAiABKAkiiAEKElNlbmRNZXNzYWdlUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKbWVzc2FnZV9pZBgCIAEoCRIrCgdjb250ZW50GAMgASgLMhoudGlkaW5ncy52MS5NZXNzYWdlQ29udGVudBIYChBhZnRlcl9tZXNzYWdlX2lkGAQgASgJIlMKE1NlbmRNZXNzYWdlUmVzcG9uc2USCwoDc2VxGAEgASgDEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJ7ChJFZGl0TWVzc2FnZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSCwoDc2VxGAMgASgDEisKB2NvbnRlbnQYBCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50IlAKFERlbGV0ZU1lc3NhZ2VSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEgsKA3NlcRgDIAEoAyJVChVEZWxldGVNZXNzYWdlUmVzcG9uc2USCwoDc2VxGAEgASgDEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJgChJTZXRSZWFjdGlvblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSCwoDc2VxGAMgASgDEhAKCHJlYWN0aW9uGAQgASgJIlMKE1NldFJlYWN0aW9uUmVzcG9uc2USCwoDc2VxGAEgASgDEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJZCg1TZXRQaW5SZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEgsKA3NlcRgDIAEoAxIOCgZwaW5uZWQYBCABKAgiTgoOU2V0UGluUmVzcG9uc2USCwoDc2VxGAEgASgDEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJTChNFZGl0TWVzc2FnZVJlc3BvbnNlEgsKA3NlcRgBIAEoAxIvCgtjcmVhdGVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("Chh0aWRpbmdzL3YxL21lc3NhZ2UucHJvdG8SCnRpZGluZ3MudjEiYgoOTWVzc2FnZUNvbnRlbnQSDAoEdGV4dBgBIAEoCRIbChNyZXBseV90b19tZXNzYWdlX2lkGAIgASgJEiUKCG1lbnRpb25zGAMgAygLMhMudGlkaW5ncy52MS5NZW50aW9uIlcKB01lbnRpb24SDQoFc3RhcnQYASABKAUSCwoDZW5kGAIgASgFEhEKB3VzZXJfaWQYAyABKAlIABITCglldmVyeWJvZHkYBCABKAhIAEIICgZ0YXJnZXQimAIKDE1lc3NhZ2VTdGF0ZRIXCg9jb252ZXJzYXRpb25faWQYASABKAkSCwoDc2VxGAIgASgDEg0KBWFzX29mGAMgASgDEisKB2NvbnRlbnQYBCABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50EhEKCWVkaXRfc2VxcxgFIAMoAxItCgllZGl0X3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB2RlbGV0ZWQYByABKAgSLAoJcmVhY3Rpb25zGAggAygLMhkudGlkaW5ncy52MS5SZWFjdGlvbkNvdW50EhQKDG93bl9yZWFjdGlvbhgJIAEoCRIPCgdwaW5fc2VxGAogASgDIjAKDVJlYWN0aW9uQ291bnQSEAoIcmVhY3Rpb24YASABKAkSDQoFY291bnQYAiABKAMiLQoIUmVhY3Rpb24SDwoHdXNlcl9pZBgBIAEoCRIQCghyZWFjdGlvbhgCIAEoCSKIAQoSU2VuZE1lc3NhZ2VSZXF1ZXN0EhcKD2NvbnZlcnNhdGlvbl9pZBgBIAEoCRISCgptZXNzYWdlX2lkGAIgASgJEisKB2NvbnRlbnQYAyABKAsyGi50aWRpbmdzLnYxLk1lc3NhZ2VDb250ZW50EhgKEGFmdGVyX21lc3NhZ2VfaWQYBCABKAkiUwoTU2VuZE1lc3NhZ2VSZXNwb25zZRILCgNzZXEYASABKAMSLwoLY3JlYXRlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wInsKEkVkaXRNZXNzYWdlUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRILCgNzZXEYAyABKAMSKwoHY29udGVudBgEIAEoCzIaLnRpZGluZ3MudjEuTWVzc2FnZUNvbnRlbnQiUAoURGVsZXRlTWVzc2FnZVJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSCwoDc2VxGAMgASgDIlUKFURlbGV0ZU1lc3NhZ2VSZXNwb25zZRILCgNzZXEYASABKAMSLwoLY3JlYXRlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImAKElNldFJlYWN0aW9uUmVxdWVzdBIXCg9jb252ZXJzYXRpb25faWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRILCgNzZXEYAyABKAMSEAoIcmVhY3Rpb24YBCABKAkiUwoTU2V0UmVhY3Rpb25SZXNwb25zZRILCgNzZXEYASABKAMSLwoLY3JlYXRlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlkKDVNldFBpblJlcXVlc3QSFwoPY29udmVyc2F0aW9uX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSCwoDc2VxGAMgASgDEg4KBnBpbm5lZBgEIAEoCCJOCg5TZXRQaW5SZXNwb25zZRILCgNzZXEYASABKAMSLwoLY3JlYXRlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlMKE0VkaXRNZXNzYWdlUmVzcG9uc2USCwoDc2VxGAEgASgDEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcGIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * MessageContent is what a person or a program says in a message.
@@ -36,6 +36,13 @@ export type MessageContent = Message<"tidings.v1.MessageContent"> & {
    * @generated from field: string reply_to_message_id = 2;
    */
   replyToMessageId: string;
+
+  /**
+   * Who is mentioned where in the text, in the order of the text and without overlaps. At most 50; otherwise INVALID_ARGUMENT.
+   *
+   * @generated from field: repeated tidings.v1.Mention mentions = 3;
+   */
+  mentions: Mention[];
 };
 
 /**
@@ -44,6 +51,58 @@ export type MessageContent = Message<"tidings.v1.MessageContent"> & {
  */
 export const MessageContentSchema: GenMessage<MessageContent> = /*@__PURE__*/
   messageDesc(file_tidings_v1_message, 0);
+
+/**
+ * Mention says that a part of a text names somebody. The part is given in bytes of the text's UTF-8, whatever a client's own strings
+ * are made of; both ends lie between characters. The text is what the sender made it: it need not hold the name.
+ *
+ * @generated from message tidings.v1.Mention
+ */
+export type Mention = Message<"tidings.v1.Mention"> & {
+  /**
+   * Where the part begins.
+   *
+   * @generated from field: int32 start = 1;
+   */
+  start: number;
+
+  /**
+   * Where it ends: the first byte behind it. More than start, at most the size of the text; otherwise INVALID_ARGUMENT.
+   *
+   * @generated from field: int32 end = 2;
+   */
+  end: number;
+
+  /**
+   * Who is mentioned; otherwise INVALID_ARGUMENT.
+   *
+   * @generated from oneof tidings.v1.Mention.target
+   */
+  target: {
+    /**
+     * A user. Whoever is no member of the conversation is not told of it.
+     *
+     * @generated from field: string user_id = 3;
+     */
+    value: string;
+    case: "userId";
+  } | {
+    /**
+     * Everybody, when true; false is INVALID_ARGUMENT. It takes a right of its own, otherwise PERMISSION_DENIED (RIGHT_MISSING).
+     *
+     * @generated from field: bool everybody = 4;
+     */
+    value: boolean;
+    case: "everybody";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message tidings.v1.Mention.
+ * Use `create(MentionSchema)` to create a new message.
+ */
+export const MentionSchema: GenMessage<Mention> = /*@__PURE__*/
+  messageDesc(file_tidings_v1_message, 1);
 
 /**
  * MessageState is what later entries made of a message, such as its text now. Messages that nothing happened to
@@ -131,7 +190,7 @@ export type MessageState = Message<"tidings.v1.MessageState"> & {
  * Use `create(MessageStateSchema)` to create a new message.
  */
 export const MessageStateSchema: GenMessage<MessageState> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 1);
+  messageDesc(file_tidings_v1_message, 2);
 
 /**
  * ReactionCount is how often a reaction was given to a message.
@@ -159,7 +218,7 @@ export type ReactionCount = Message<"tidings.v1.ReactionCount"> & {
  * Use `create(ReactionCountSchema)` to create a new message.
  */
 export const ReactionCountSchema: GenMessage<ReactionCount> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 2);
+  messageDesc(file_tidings_v1_message, 3);
 
 /**
  * Reaction is the reaction of a user to a message.
@@ -187,7 +246,7 @@ export type Reaction = Message<"tidings.v1.Reaction"> & {
  * Use `create(ReactionSchema)` to create a new message.
  */
 export const ReactionSchema: GenMessage<Reaction> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 3);
+  messageDesc(file_tidings_v1_message, 4);
 
 /**
  * SendMessageRequest posts a message.
@@ -232,7 +291,7 @@ export type SendMessageRequest = Message<"tidings.v1.SendMessageRequest"> & {
  * Use `create(SendMessageRequestSchema)` to create a new message.
  */
 export const SendMessageRequestSchema: GenMessage<SendMessageRequest> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 4);
+  messageDesc(file_tidings_v1_message, 5);
 
 /**
  * SendMessageResponse gives a message's position.
@@ -260,7 +319,7 @@ export type SendMessageResponse = Message<"tidings.v1.SendMessageResponse"> & {
  * Use `create(SendMessageResponseSchema)` to create a new message.
  */
 export const SendMessageResponseSchema: GenMessage<SendMessageResponse> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 5);
+  messageDesc(file_tidings_v1_message, 6);
 
 /**
  * EditMessageRequest edits a message.
@@ -303,7 +362,7 @@ export type EditMessageRequest = Message<"tidings.v1.EditMessageRequest"> & {
  * Use `create(EditMessageRequestSchema)` to create a new message.
  */
 export const EditMessageRequestSchema: GenMessage<EditMessageRequest> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 6);
+  messageDesc(file_tidings_v1_message, 7);
 
 /**
  * DeleteMessageRequest deletes a message for all.
@@ -338,7 +397,7 @@ export type DeleteMessageRequest = Message<"tidings.v1.DeleteMessageRequest"> & 
  * Use `create(DeleteMessageRequestSchema)` to create a new message.
  */
 export const DeleteMessageRequestSchema: GenMessage<DeleteMessageRequest> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 7);
+  messageDesc(file_tidings_v1_message, 8);
 
 /**
  * DeleteMessageResponse gives a deletion's position.
@@ -366,7 +425,7 @@ export type DeleteMessageResponse = Message<"tidings.v1.DeleteMessageResponse"> 
  * Use `create(DeleteMessageResponseSchema)` to create a new message.
  */
 export const DeleteMessageResponseSchema: GenMessage<DeleteMessageResponse> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 8);
+  messageDesc(file_tidings_v1_message, 9);
 
 /**
  * SetReactionRequest sets the caller's reaction to a message, or takes it back.
@@ -409,7 +468,7 @@ export type SetReactionRequest = Message<"tidings.v1.SetReactionRequest"> & {
  * Use `create(SetReactionRequestSchema)` to create a new message.
  */
 export const SetReactionRequestSchema: GenMessage<SetReactionRequest> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 9);
+  messageDesc(file_tidings_v1_message, 10);
 
 /**
  * SetReactionResponse gives a reaction's position.
@@ -437,7 +496,7 @@ export type SetReactionResponse = Message<"tidings.v1.SetReactionResponse"> & {
  * Use `create(SetReactionResponseSchema)` to create a new message.
  */
 export const SetReactionResponseSchema: GenMessage<SetReactionResponse> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 10);
+  messageDesc(file_tidings_v1_message, 11);
 
 /**
  * SetPinRequest pins a message, or ends that.
@@ -479,7 +538,7 @@ export type SetPinRequest = Message<"tidings.v1.SetPinRequest"> & {
  * Use `create(SetPinRequestSchema)` to create a new message.
  */
 export const SetPinRequestSchema: GenMessage<SetPinRequest> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 11);
+  messageDesc(file_tidings_v1_message, 12);
 
 /**
  * SetPinResponse gives a pin's position.
@@ -507,7 +566,7 @@ export type SetPinResponse = Message<"tidings.v1.SetPinResponse"> & {
  * Use `create(SetPinResponseSchema)` to create a new message.
  */
 export const SetPinResponseSchema: GenMessage<SetPinResponse> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 12);
+  messageDesc(file_tidings_v1_message, 13);
 
 /**
  * EditMessageResponse gives an edit's position.
@@ -535,5 +594,5 @@ export type EditMessageResponse = Message<"tidings.v1.EditMessageResponse"> & {
  * Use `create(EditMessageResponseSchema)` to create a new message.
  */
 export const EditMessageResponseSchema: GenMessage<EditMessageResponse> = /*@__PURE__*/
-  messageDesc(file_tidings_v1_message, 13);
+  messageDesc(file_tidings_v1_message, 14);
 
