@@ -380,6 +380,17 @@ BUGS = {
             60,
         ),
         Bug(
+            "mention-not-pending",
+            "a message whose mentions are not noted yet is not named in the head",
+            lambda: changed(
+                batch,
+                "build",
+                "pending = (*pending, seq)",
+                "pending = pending if type(body) is MessagePosted else (*pending, seq)",
+            ),
+            60,
+        ),
+        Bug(
             "no-states-before-what-is-passed-over",
             "a device is not told what entries that it is not sent made of its messages",
             lambda: changed(
