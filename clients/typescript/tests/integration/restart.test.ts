@@ -33,6 +33,8 @@ async function say(
 
 test("a server killed and started again loses and doubles nothing, in order", async () => {
   const people = { alice: await devices.open("alice"), bob: await devices.open("bob") };
+  // A device that comes for the first time gets the newest messages, and of those before them a gap.
+  await Promise.all(Object.values(people).map((one) => one.sdk.waitOnline()));
   const { conversationId } = await people.alice.sdk.createDirect("bob");
   const said: Record<string, string[]> = { alice: [], bob: [] };
   const sent: Promise<number>[] = [];

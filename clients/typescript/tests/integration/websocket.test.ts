@@ -36,6 +36,7 @@ test("two users chat over WebSockets", async () => {
   const conversationId = await direct("alice", "bob");
   const alice = await browser("alice");
   const bob = await browser("bob");
+  await bob.sdk.waitOnline();
   const texts = Array.from({ length: 200 }, (_, n) => `message ${n} 🌼`);
   const [first] = await say(alice, conversationId, texts);
   expect(first).toBe(2);
@@ -78,6 +79,8 @@ test("a server killed and started again loses and doubles nothing, in order", as
   const conversationId = await direct("fay", "gus");
   const fay = await browser("fay");
   const gus = await browser("gus");
+  // A device that comes for the first time gets the newest messages, and of those before them a gap.
+  await Promise.all([fay.sdk.waitOnline(), gus.sdk.waitOnline()]);
   const said: string[] = [];
   const sent: Promise<number[]>[] = [];
   for (let round = 0; round < 2; round += 1) {
