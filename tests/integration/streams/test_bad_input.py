@@ -99,7 +99,7 @@ async def test_unknown_fields_and_commands(server: Server) -> None:
     newer = chat_service_pb2.Command(command_id=70).SerializeToString()
     # Field 9 of the request, a string: something that a newer client relies on.
     newer += b"\x1a" + bytes([len(send) + 3]) + send + b"\x4a\x01x"
-    unknown = chat_service_pb2.Command(command_id=71).SerializeToString() + b"\xfa\x01\x00"
+    unknown = chat_service_pb2.Command(command_id=71).SerializeToString() + b"\xa2\x1f\x00"
     nothing = chat_service_pb2.Command(command_id=72).SerializeToString()
     for command in (newer, unknown, nothing):
         await device.write(b"\x0a" + bytes([len(command)]) + command)
