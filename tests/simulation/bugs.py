@@ -330,7 +330,7 @@ BUGS = {
         Bug(
             "removal-not-cut",
             "a change of the membership does not end its page",
-            lambda: changed(batch, "build", " and not changes", ""),
+            lambda: changed(batch, "build", " and not ended", ""),
             60,
             _crowded,
         ),
@@ -562,7 +562,7 @@ BUGS = {
         Bug(
             "mute-overlooked",
             "a muted member may post",
-            lambda: changed(permissions, "check", "right in SPEAKING", "right is None"),
+            lambda: changed(permissions, "check", "muted_until_ms > now_ms", "muted_until_ms < 0"),
             100,
         ),
         Bug(

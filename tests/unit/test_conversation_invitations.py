@@ -48,6 +48,15 @@ async def join(world: World, log: str, user: str) -> int:
     return got.seq
 
 
+async def test_nobody_joins_a_group_that_all_have_left(world: World) -> None:
+    log = await world.group("alice")
+    await invite(world, log, 2)
+    await world.remove(log, "alice", "alice")
+    for user in ("alice", "bob"):
+        problem = await refusal(world, user, joining(world, log))
+        assert problem.reason is Reason.CONVERSATION_NOT_FOUND
+
+
 @pytest.mark.parametrize("restart", [False, True])
 async def test_as_many_join_as_are_invited(world: World, restart: bool) -> None:
     log = await world.group("alice")

@@ -88,7 +88,9 @@ class Join(Proposal):
             for invitation, _, until_ms in state.invitations
         )
         banned = known is not None and known.banned_until_ms > self.stamp
-        if state.kind is not ConversationKind.GROUP or not holds or banned:
+        # Where all have left nobody could be an owner.
+        over = state.kind is not ConversationKind.GROUP or not state.member_count
+        if over or not holds or banned:
             raise conversation_not_found()
         check_member_limit(state, 1, self.max_members)
         members = (NewMember(self.user_id),)
