@@ -5,14 +5,9 @@ is no longer there, planting fails, and the bug must be told anew.
 """
 
 from __future__ import annotations
-import __future__
 
 import asyncio
-import inspect
-import sys
-import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,60 +35,7 @@ from tidings_server.messaging import (
 from tidings_server.presence import redis as leases_in_redis
 
 from .config import BusKind, Config
-
-
-class CannotPlant(Exception):
-    """The code that a bug is about looks otherwise now."""
-
-
-@contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Replaces an attribute of a module or class."""
-    before = inspect.getattr_static(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
-
-
-@contextmanager
-def changed(owner: Any, name: str, old: str, new: str) -> Iterator[None]:
-    """Replaces a piece of the source of a function or method, wherever it was imported to."""
-    function = inspect.getattr_static(owner, name)
-    target = function.fget if isinstance(function, property) else function
-    source = textwrap.dedent(inspect.getsource(target))  # type: ignore[arg-type]
-    if source.count(old) != 1:
-        raise CannotPlant(f"{owner.__name__}.{name} has {source.count(old)} times {old!r}")
-    code = compile(
-        source.replace(old, new),
-        f"<a bug in {name}>",
-        "exec",
-        flags=__future__.annotations.compiler_flag,
-        dont_inherit=True,
-    )
-    module = sys.modules[target.__module__]
-    space: dict[str, Any] = {}
-    exec(code, module.__dict__, space)
-    value = space[name]
-    if inspect.isclass(owner):
-        with replaced(owner, name, value):
-            yield
-        return
-    places = [
-        (m, key)
-        for m in list(sys.modules.values())
-        if (getattr(m, "__name__", "")).startswith(("tidings_server", "tidings."))
-        for key, found in list(vars(m).items())
-        if found is function
-    ]
-    for place, key in places:
-        setattr(place, key, value)
-    try:
-        yield
-    finally:
-        for place, key in places:
-            setattr(place, key, function)
+from .planting import changed, replaced
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import pytest
 
 from tidings_server.delivery.session import Session
 
-from .bugs import replaced
 from .many import new_pool, story_of
+from .planting import replaced
 from .run import Outcome, run_seed
 
 Recheck = Callable[[Session], Any]
